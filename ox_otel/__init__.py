@@ -1,0 +1,39 @@
+"""Always-on statistical profiler: which functions burn CPU or wait, as Prometheus counters.
+
+    import ox_otel
+    ox_otel.install()
+
+`install` reads `OX_OTEL_*` and keyword arguments (see `Settings`) and returns the `Profiler`, the
+object that controls it. Whoever wants the figures elsewhere writes a `Recorder`.
+"""
+
+from ox_otel._install import get, install, uninstall
+from ox_otel._profiler import Profiler
+from ox_otel._settings import ConfigError, Settings
+from ox_otel._status import Status
+from ox_otel.recorders import (
+    Answer,
+    Batch,
+    CountingRecorder,
+    Function,
+    Record,
+    Recorder,
+    Usage,
+)
+
+__all__ = [
+    "Answer",
+    "Batch",
+    "ConfigError",
+    "CountingRecorder",
+    "Function",
+    "Profiler",
+    "Record",
+    "Recorder",
+    "Settings",
+    "Status",
+    "Usage",
+    "get",
+    "install",
+    "uninstall",
+]

@@ -1,0 +1,168 @@
+"""What is published, whatever the backend: names, units, labels and where the values come from."""
+
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, NamedTuple
+
+from ox_otel._status import ERROR_KINDS, Status, package_version
+from ox_otel.recorders import Batch, Usage
+
+Values = Iterable[tuple[tuple[str, ...], float]]
+"""The series of one metric: the values of its labels, and its own."""
+
+
+class Metric(NamedTuple):
+    """One metric: *read* takes its series from totals and status, labelled as in *labels*."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    unit: str
+    text: str
+    labels: tuple[str, ...]
+    read: Callable[[Batch, Status], Values]
+
+
+FUNCTION = ("module", "function")
+
+
+def _of_functions(value: Callable[[Usage], float]) -> Callable[[Batch, Status], Values]:
+    def read(counted: Batch, _: Status) -> Iterator[tuple[tuple[str, ...], float]]:
+        for function, usage in counted.functions.items():
+            yield function, value(usage)
+
+    return read
+
+
+def _of_states(
+    cpu: Callable[[Usage], float], wait: Callable[[Usage], float]
+) -> Callable[[Batch, Status], Values]:
+    def read(counted: Batch, _: Status) -> Iterator[tuple[tuple[str, ...], float]]:
+        for function, usage in counted.functions.items():
+            yield (*function, "cpu"), cpu(usage)
+            yield (*function, "wait"), wait(usage)
+
+    return read
+
+
+def _stacks(counted: Batch, _: Status) -> Values:
+    return [((), sum(usage.self_hits for usage in counted.functions.values()))]
+
+
+def _observed(counted: Batch, _: Status) -> Values:
+    usages = counted.functions.values()
+    return [
+        (("cpu",), sum(usage.self_cpu_seconds for usage in usages)),
+        (("wait",), sum(usage.self_wait_seconds for usage in usages)),
+    ]
+
+
+def _errors(counted: Batch, _: Status) -> Values:
+    return [((kind,), counted.errors.get(kind, 0)) for kind in ERROR_KINDS]
+
+
+def _info(_: Batch, status: Status) -> Values:
+    return [((package_version(), status.engine, platform.python_version()), 1)]
+
+
+def _counted(value: Callable[[Batch], float]) -> Callable[[Batch, Status], Values]:
+    return lambda counted, _: [((), value(counted))]
+
+
+def _told(value: Callable[[Status], float]) -> Callable[[Batch, Status], Values]:
+    return lambda _, status: [((), value(status))]
+
+
+METRICS = (
+    Metric(
+        "hits",
+        "counter",
+        "{hit}",
+        "Stacks seen with the function anywhere on them, once a stack.",
+        FUNCTION,
+        _of_functions(lambda usage: usage.hits),
+    ),
+    Metric(
+        "self_hits",
+        "counter",
+        "{hit}",
+        "Stacks seen with the function at the top.",
+        FUNCTION,
+        _of_functions(lambda usage: usage.self_hits),
+    ),
+    Metric(
+        "seconds",
+        "counter",
+        "s",
+        "Estimated thread-seconds with the function on the stack.",
+        (*FUNCTION, "state"),
+        _of_states(lambda usage: usage.cpu_seconds, lambda usage: usage.wait_seconds),
+    ),
+    Metric(
+        "self_seconds",
+        "counter",
+        "s",
+        "Estimated thread-seconds with the function at the top of the stack.",
+        (*FUNCTION, "state"),
+        _of_states(lambda usage: usage.self_cpu_seconds, lambda usage: usage.self_wait_seconds),
+    ),
+    Metric(
+        "samples",
+        "counter",
+        "{sample}",
+        "Samples taken; one looks at all threads at one instant.",
+        (),
+        _counted(lambda counted: counted.samples),
+    ),
+    Metric("stacks", "counter", "{stack}", "Stacks seen in the samples.", (), _stacks),
+    Metric("observed_seconds", "counter", "s", "Thread-seconds observed.", ("state",), _observed),
+    Metric(
+        "missed_samples",
+        "counter",
+        "{sample}",
+        "Samples that came too late to be taken.",
+        (),
+        _counted(lambda counted: counted.missed),
+    ),
+    Metric(
+        "overhead_seconds",
+        "counter",
+        "s",
+        "CPU seconds that profiling cost.",
+        (),
+        _counted(lambda counted: counted.overhead_seconds),
+    ),
+    Metric("errors", "counter", "{error}", "Errors of the profiler.", ("kind",), _errors),
+    Metric(
+        "series",
+        "gauge",
+        "{series}",
+        "Series published.",
+        (),
+        _told(lambda status: status.series),
+    ),
+    Metric(
+        "series_limit",
+        "gauge",
+        "{series}",
+        "Most series that are ever published.",
+        (),
+        _told(lambda status: status.series_limit),
+    ),
+    Metric(
+        "interval_seconds",
+        "gauge",
+        "s",
+        "Mean time between samples, as asked for or as the budget stretches it.",
+        (),
+        _told(lambda status: status.interval),
+    ),
+    Metric(
+        "running",
+        "gauge",
+        "1",
+        "1 while samples are taken.",
+        (),
+        _told(lambda status: int(status.state == "running")),
+    ),
+    Metric("info", "gauge", "1", "The profiler in use.", ("version", "engine", "python"), _info),
+)

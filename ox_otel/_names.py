@@ -1,0 +1,80 @@
+"""From a frame to valid names: the only place where text of the host enters.
+
+Every backend gets the text as it leaves this module, so it is made valid once, here: UTF-8, no
+control characters, never empty, never longer than `MAX_LENGTH`.
+"""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from hashlib import blake2s
+from types import CodeType
+
+from ox_otel.recorders import OTHER, UNPLACED, Function, Stack
+
+MAX_LENGTH = 150
+UNKNOWN = "unknown"
+
+# C0, DEL, C1 and the two line separators of Unicode pass through Prometheus's escaping unchanged
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def valid(text: object) -> str:
+    """Return *text* as a label value that every backend accepts, other types as `UNKNOWN`.
+
+    Surrogates and control characters become backslash escapes. What is too long keeps its
+    beginning and gets a hash of the whole, so that two long names stay two.
+    """
+    # a subclass of str could bring methods of its own: no code of the host runs here
+    if type(text) is not str or not text:
+        return UNKNOWN
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    text = _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+    if len(text) <= MAX_LENGTH:
+        return text
+    digest = blake2s(text.encode("utf-8"), digest_size=4).hexdigest()
+    return f"{text[: MAX_LENGTH - len(digest) - 1]}~{digest}"
+
+
+def function_of(code: CodeType, module: object) -> Function:
+    """Return the function whose code is *code* and whose globals call themselves *module*."""
+    name = valid(code.co_qualname)
+    # a function of the host that bears a name of ours must not count as ours
+    if name.startswith("__") and name in (OTHER, UNPLACED):
+        name += "()"
+    return Function(valid(module), name)
+
+
+class Names:
+    """The functions of the code objects seen so far.
+
+    An entry holds its code object, so that the id of a known code object cannot be reused: as
+    long as nothing is forgotten, ids stand for code objects. (Hashing a code object hashes its
+    bytecode, which is several times dearer than walking the frame.)
+
+    Frames of modules that *include* and *exclude* leave out are taken off the stack: their time
+    counts for the function that called them, or for `OTHER` where there is none.
+    """
+
+    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+        self._include = include
+        self._exclude = exclude
+        self.known: dict[int, tuple[CodeType, Function]] = {}
+
+    def add(self, code: CodeType, module: object) -> None:
+        """Make *code* known as code of *module*."""
+        self.known[id(code)] = code, function_of(code, module)
+
+    def stack(self, ids: Sequence[int]) -> Stack:
+        """Return the functions of the known code objects with these *ids*, given leaf first."""
+        functions = (self.known[i][1] for i in reversed(ids))
+        shown = tuple(function for function in functions if self._shows(function.module))
+        return shown or (Function(OTHER, OTHER),)
+
+    def forget(self) -> None:
+        """Let go of all code objects: from now on their ids mean nothing."""
+        self.known = {}
+
+    def _shows(self, module: str) -> bool:
+        included = not self._include or any(fnmatchcase(module, g) for g in self._include)
+        return included and not any(fnmatchcase(module, g) for g in self._exclude)

@@ -1,0 +1,102 @@
+"""Threads of our own: native ones, whatever has been patched over `threading`.
+
+gevent and eventlet replace the standard library's threads and locks by green ones. A sampler
+on a green thread never sees the code that keeps the loop busy, so everything here goes to the
+interpreter's own functions.
+"""
+
+import _thread
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+own_idents: set[int] = set()
+"""The idents of our live threads: no sample looks at them."""
+
+
+def _original(name: str) -> Any:
+    """Return `_thread.name` as the interpreter made it."""
+    gevent = sys.modules.get("gevent.monkey")
+    if gevent is not None:
+        return gevent.get_original("_thread", name)
+    eventlet = sys.modules.get("eventlet.patcher")
+    if eventlet is not None:
+        return getattr(eventlet.original("_thread"), name)
+    return getattr(_thread, name)
+
+
+def allocate_lock() -> _thread.LockType:
+    """Return a lock that blocks the native thread."""
+    lock: _thread.LockType = _original("allocate_lock")()
+    return lock
+
+
+class Alarm:
+    """Waiting and being told, in one: a wait that any other thread can end at once.
+
+    `ring` takes no lock, so a signal handler or a destructor may call it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._lock.acquire()
+
+    def wait(self, seconds: float | None) -> bool:
+        """Wait *seconds* (None: for ever) or until rung; return whether it was rung."""
+        return self._lock.acquire(timeout=-1 if seconds is None else max(seconds, 0.0))
+
+    def ring(self) -> None:
+        """End the present wait, or the next one if nobody waits."""
+        with contextlib.suppress(RuntimeError):  # it rings already
+            self._lock.release()
+
+
+class Worker:
+    """A native daemon thread that runs *target* once.
+
+    It takes no signal (a process that blocks a signal to wait for it must not lose it to us)
+    and bears *name* where the system shows names of threads.
+
+    Raises:
+        RuntimeError: the system or a closing interpreter has no thread to give.
+        MemoryError: as above.
+    """
+
+    def __init__(self, target: Callable[[], None], name: str) -> None:
+        self._target = target
+        self._name = name
+        self._ended = allocate_lock()
+        self._ended.acquire()
+        self.ident: int = _original("start_new_thread")(self._run, ())
+
+    def alive(self) -> bool:
+        """Return whether the thread has not ended yet."""
+        return self._ended.locked()
+
+    def join(self, seconds: float) -> bool:
+        """Wait at most *seconds* for the end; return whether it came."""
+        if not self._ended.acquire(timeout=seconds):
+            return False
+        self._ended.release()
+        return True
+
+    def _run(self) -> None:
+        ident = _original("get_ident")()
+        own_idents.add(ident)
+        try:
+            if hasattr(signal, "pthread_sigmask"):
+                signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            with contextlib.suppress(OSError, AttributeError):
+                comm = f"/proc/self/task/{_thread.get_native_id()}/comm"
+                descriptor = os.open(comm, os.O_WRONLY)
+                try:
+                    os.write(descriptor, self._name.encode()[:15])
+                finally:
+                    os.close(descriptor)
+            self._target()
+        finally:
+            own_idents.discard(ident)
+            self._ended.release()

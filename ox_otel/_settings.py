@@ -1,0 +1,293 @@
+"""The settings: one frozen object, read from arguments and `OX_OTEL_*` variables."""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, TypedDict, Unpack, cast
+
+from ox_otel.recorders import Recorder
+
+PREFIX = "OX_OTEL_"
+
+
+class Arguments(TypedDict, total=False):
+    """The settings as keyword arguments, in the forms that Python code would use."""
+
+    enabled: bool | str
+    start_paused: bool | str
+    engine: str
+    interval: float | str
+    recorders: str | Iterable[str | Recorder]
+    max_series: int | str
+    max_overhead: float | str
+    max_depth: int | str
+    include: str | Iterable[str]
+    exclude: str | Iterable[str]
+    host: str
+    port: int | str | None
+    token: str | None
+    kill_file: str | os.PathLike[str] | None
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the message names the variable, its value and what is accepted."""
+
+
+def _truth(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word in ("true", "1", "yes", "on"):
+        return True
+    if word in ("false", "0", "no", "off"):
+        return False
+    raise ValueError
+
+
+def _one_of(*words: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        word = str(value).strip().lower()
+        if word not in words:
+            raise ValueError
+        return word
+
+    return read
+
+
+def _number(lowest: float, highest: float) -> Callable[[object], float]:
+    def read(value: object) -> float:
+        if isinstance(value, bool):
+            raise TypeError
+        number = float(cast("str", value))
+        if not (math.isfinite(number) and lowest <= number <= highest):
+            raise ValueError
+        return number
+
+    return read
+
+
+def _whole(lowest: int, highest: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        if isinstance(value, bool | float):
+            raise TypeError
+        number = int(cast("str", value))
+        if not lowest <= number <= highest:
+            raise ValueError
+        return number
+
+    return read
+
+
+def _words(value: object) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else list(cast("Iterable[Any]", value))
+    if not all(isinstance(part, str) for part in parts):
+        raise TypeError
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _recorders(value: object) -> tuple[str | Recorder, ...]:
+    parts = value.split(",") if isinstance(value, str) else list(cast("Iterable[Any]", value))
+    found: list[str | Recorder] = []
+    for part in parts:
+        if isinstance(part, str):
+            name = part.strip()
+            module, colon, factory = name.partition(":")
+            if name not in ("", "prometheus", "otel") and not (module and colon and factory):
+                raise ValueError
+            found += [name] if name else []
+        elif isinstance(part, Recorder) and not isinstance(part, type):
+            found.append(part)
+        else:
+            raise TypeError
+    return tuple(found)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError
+    return value
+
+
+def _path(value: object) -> str:
+    path = os.fspath(cast("str", value))
+    if not path or "\0" in path:
+        raise ValueError
+    return path
+
+
+def _token(value: object) -> str:
+    token = _text(value)
+    if len(token) < 16 or not token.isascii() or " " in token:
+        raise ValueError
+    return token
+
+
+def _setting(default: Any, read: Callable[[Any], Any], accepts: str, meaning: str) -> Any:
+    """Declare a setting; what it *accepts* and its *meaning* are the README's words."""
+    metadata = {"read": read, "accepts": accepts, "meaning": meaning}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What can be set: an argument wins over the environment, the environment over the default.
+
+    Raises:
+        ConfigError: a value is not accepted.
+    """
+
+    enabled: bool = _setting(
+        True, _truth, "true or false", "`false`: `install()` starts nothing at all"
+    )
+    start_paused: bool = _setting(
+        False, _truth, "true or false", "wait for `unpause()` before the first sample"
+    )
+    engine: str = _setting(
+        "auto",
+        _one_of("auto", "threads", "ticks"),
+        "auto, threads or ticks",
+        "how samples are taken; `auto` is `ticks` where that is proven, else `threads`",
+    )
+    interval: float = _setting(
+        0.02, _number(0.001, 60), "seconds from 0.001 to 60", "mean time between two samples"
+    )
+    recorders: tuple[str | Recorder, ...] = _setting(
+        ("prometheus",),
+        _recorders,
+        "prometheus, otel, package.module:factory, separated by commas",
+        "who gets the figures; in Python also objects with a `record` method",
+    )
+    max_series: int = _setting(
+        2000, _whole(100, 100_000), "a whole number from 100 to 100000", "most series published"
+    )
+    max_overhead: float = _setting(
+        0.01,
+        _number(0.0001, 1),
+        "a fraction from 0.0001 to 1",
+        "most CPU that profiling may use, as a fraction of one core",
+    )
+    max_depth: int = _setting(
+        64,
+        _whole(1, 1000),
+        "a whole number from 1 to 1000",
+        "most frames of a stack looked at, from the top; callers beyond are not seen",
+    )
+    include: tuple[str, ...] = _setting(
+        (),
+        _words,
+        "globs of module names, separated by commas",
+        "modules to show; others count for the function that called them (empty: all)",
+    )
+    exclude: tuple[str, ...] = _setting(
+        (), _words, "globs of module names, separated by commas", "modules not to show"
+    )
+    host: str = _setting(
+        "127.0.0.1", _text, "an address or a host name", "where our own endpoint listens"
+    )
+    port: int | None = _setting(
+        None,
+        _whole(0, 65535),
+        "a port from 0 to 65535, 0 for any free one",
+        "port of our own endpoint (unset: there is none)",
+    )
+    token: str | None = _setting(
+        None,
+        _token,
+        "at least 16 ASCII characters without spaces",
+        "bearer token, needed for everything but `/metrics` on an address that is not loopback",
+    )
+    kill_file: str | None = _setting(
+        None, _path, "a path", "sampling is suspended while this file exists"
+    )
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if value is not setting.default:
+                object.__setattr__(self, setting.name, _read(setting, value))
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={_shown(name, value)}" for name, value in vars(self).items())
+        return f"Settings({', '.join(shown)})"
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, **arguments: Unpack[Arguments]
+    ) -> "Settings":
+        """Return the settings of *environ* (default: the process's), overruled by *arguments*.
+
+        A variable that is set but empty counts as not set.
+
+        Raises:
+            ConfigError: a value is not accepted, or an argument is unknown.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {
+            setting.name: environ[variable(setting.name)]
+            for setting in fields(cls)
+            if environ.get(variable(setting.name))
+        }
+        names = [setting.name for setting in fields(cls)]
+        for name, value in arguments.items():
+            if name not in names:
+                raise ConfigError(
+                    f"{name}={value!r} is not a setting; accepted are {', '.join(names)}"
+                )
+            values[name] = value
+        return cls(**values)
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of the setting *name*."""
+    return PREFIX + name.upper()
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables in *environ* that look like settings and are none, sorted."""
+    known = {variable(setting.name) for setting in fields(Settings)}
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+
+
+def accepted(name: str, value: object) -> Any:
+    """Return *value* as the setting *name* holds it.
+
+    Raises:
+        ConfigError: the value is not accepted.
+    """
+    return _read(Settings.__dataclass_fields__[name], value)
+
+
+def table() -> str:
+    """Return the settings as the table in the README."""
+    lines = ["| variable | default | accepts | meaning |", "|---|---|---|---|"]
+    for setting in fields(Settings):
+        default = setting.default
+        if isinstance(default, tuple):
+            default = ",".join(default)
+        text = {"None": "unset", "": "empty"}.get(str(default), str(default))
+        text = text.lower() if isinstance(default, bool) else text
+        words = setting.metadata
+        lines.append(
+            f"| `{variable(setting.name)}` | {text} | {words['accepts']} | {words['meaning']} |"
+        )
+    return "\n".join(lines)
+
+
+def _read(setting: Field[Any], value: object) -> Any:
+    try:
+        return setting.metadata["read"](value)
+    except (ValueError, TypeError, OverflowError):
+        raise ConfigError(
+            f"{variable(setting.name)} (argument {setting.name}): "
+            f"{_shown(setting.name, value)} is not accepted; "
+            f"accepted: {setting.metadata['accepts']}"
+        ) from None
+
+
+def _shown(name: str, value: object) -> str:
+    """Return *value* for people; a token never shows."""
+    if name == "token" and value is not None:
+        return "(hidden)"
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."

@@ -1,0 +1,56 @@
+"""What the profiler says of itself."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["running", "paused", "suspended", "stopped", "failed", "unsupported"]
+
+ERROR_KINDS = ("thread", "sample", "batch", "recorder", "scrape", "request")
+"""Where an error can happen: looking at one thread, a whole sample, making a batch, handing it
+to a recorder, answering a scrape, answering another request."""
+
+OWN_SERIES = 11 + len(ERROR_KINDS)
+"""Series that tell of the profiler itself; all others belong to functions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The profiler at one moment.
+
+    Attributes:
+        state: `suspended` means that sampling waits by itself and will try again.
+        reason: why it is suspended, failed or unsupported, or what is not as asked; else empty.
+        engine: the engine in use.
+        interval: mean seconds between samples, as asked for or as far as the budget stretches it.
+        samples: samples taken.
+        missed: samples that came too late to be taken.
+        errors: errors of all kinds.
+        overhead_ratio: CPU seconds that profiling cost per second, lately.
+        series: series published.
+        series_limit: most series that are ever published.
+        last_sample_age: seconds since the last sample, None before the first.
+        pid: the process.
+    """
+
+    state: State
+    reason: str
+    engine: str
+    interval: float
+    samples: int
+    missed: int
+    errors: int
+    overhead_ratio: float
+    series: int
+    series_limit: int
+    last_sample_age: float | None
+    pid: int
+
+
+def package_version() -> str:
+    """Return the version of the installed distribution."""
+    from importlib.metadata import PackageNotFoundError, version  # dear to import
+
+    try:
+        return version("ox-otel")
+    except PackageNotFoundError:  # a source tree on the path
+        return "unknown"

@@ -1,0 +1,180 @@
+"""What is served over HTTP, as one pure function from request to response.
+
+Servers and frameworks only translate: our own endpoint, and whatever mounts it under a prefix.
+No answer holds a path, an argument, a local or an environment value of the host.
+"""
+
+import hmac
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from html import escape
+from typing import NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+from ox_otel._profiler import Profiler
+from ox_otel._settings import ConfigError
+
+MAX_BODY = 4096
+"""Bytes of a request's body that any route needs; a server should refuse longer ones."""
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+_SECURITY = {
+    "Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cache-Control": "no-store",
+}
+
+
+class Request(NamedTuple):
+    """A request; *path* begins at our own root, names of *headers* are in lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+class Response(NamedTuple):
+    """A response; its *headers* include the content type."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Site(NamedTuple):
+    """What is served, and to whom.
+
+    *expose* returns content type and text of the metrics for an Accept header. *token* is asked
+    for on every route but `/metrics`; without one, those routes answer only where *loopback*.
+    """
+
+    profiler: Profiler
+    expose: Callable[[str], tuple[str, bytes]] | None
+    token: str | None
+    loopback: bool
+
+
+def respond(request: Request, site: Site) -> Response:
+    """Return the answer to *request*; errors are answers too."""
+    routes = _ROUTES.get(request.path)
+    if routes is None:
+        return _text(404, "not found; there are " + " ".join(_ROUTES))
+    method = "GET" if request.method == "HEAD" else request.method
+    answer = routes.get(method)
+    if answer is None:
+        allowed = ", ".join(routes)
+        return _text(405, f"{request.path} takes {allowed}", {"Allow": allowed})
+    refusal = None if request.path == "/metrics" else _refusal(request, site)
+    if refusal is not None:
+        return refusal
+    try:
+        return answer(request, site)
+    except ConfigError as error:
+        return _text(400, str(error))
+    except Exception:
+        site.profiler.count_error("request")
+        return _text(500, "internal error")
+
+
+def _refusal(request: Request, site: Site) -> Response | None:
+    """Return why *request* may not see or change anything, None if it may."""
+    if site.token is not None:
+        given = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
+        # on bytes: comparing text raises for what is not ASCII
+        if not hmac.compare_digest(given, f"Bearer {site.token}".encode()):
+            return _text(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+    elif not site.loopback:
+        return _text(403, "only /metrics is served here without OX_OTEL_TOKEN")
+    elif _host(request.headers.get("host", "")) not in LOOPBACK:
+        # a page elsewhere may give its own name our address (DNS rebinding)
+        return _text(421, "this host name is not served here")
+    if request.method == "POST" and _crosses_sites(request.headers):
+        return _text(403, "another site's page may not change anything here")
+    return None
+
+
+def _host(netloc: str) -> str:
+    """Return the host name of a Host header without its port, nothing if it is malformed."""
+    try:
+        return urlsplit(f"//{netloc}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _crosses_sites(headers: Mapping[str, str]) -> bool:
+    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        return True
+    origin = headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != headers.get("host")
+
+
+def _metrics(request: Request, site: Site) -> Response:
+    if site.expose is None:
+        return _text(404, "the recorder prometheus is not in use")
+    content_type, body = site.expose(request.headers.get("accept", ""))
+    return Response(200, {**_SECURITY, "Content-Type": content_type}, body)
+
+
+def _page(_: Request, site: Site) -> Response:
+    table = escape(site.profiler.show(limit=30))
+    status = escape(json.dumps(asdict(site.profiler.status()), indent=2))
+    verbs = "".join(
+        f'<form method="post" action="{verb}"><button>{verb}</button></form>'
+        for verb in ("pause", "unpause")
+    )
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>ox_otel</title>'
+        f"<h1>ox_otel</h1><pre>{table}</pre><pre>{status}</pre>{verbs}"
+        '<p><a href="metrics">metrics</a> <a href="status">status</a></p></html>'
+    )
+    return _response(200, "text/html; charset=utf-8", page)
+
+
+def _status(_: Request, site: Site) -> Response:
+    return _response(200, "application/json", json.dumps(asdict(site.profiler.status())))
+
+
+def _pause(request: Request, site: Site) -> Response:
+    site.profiler.pause()
+    return _status(request, site)
+
+
+def _unpause(request: Request, site: Site) -> Response:
+    site.profiler.unpause()
+    return _status(request, site)
+
+
+def _interval(request: Request, site: Site) -> Response:
+    sent = parse_qs(request.query) | parse_qs(request.body.decode("utf-8", "replace"))
+    site.profiler.set_interval(sent.get("seconds", [""])[0])
+    return _status(request, site)
+
+
+_ROUTES: Mapping[str, Mapping[str, Callable[[Request, Site], Response]]] = {
+    "/": {"GET": _page},
+    "/metrics": {"GET": _metrics},
+    "/status": {"GET": _status},
+    "/pause": {"POST": _pause},
+    "/unpause": {"POST": _unpause},
+    "/interval": {"POST": _interval},
+}
+
+
+def _response(
+    status: int, content_type: str, text: str, more: Mapping[str, str] | None = None
+) -> Response:
+    headers = {**_SECURITY, "Content-Type": content_type, **(more or {})}
+    return Response(status, headers, text.encode())
+
+
+def _text(status: int, text: str, more: Mapping[str, str] | None = None) -> Response:
+    return _response(status, "text/plain; charset=utf-8", text + "\n", more)
+
+
+TOO_LARGE = _text(413, f"no body here is longer than {MAX_BODY} bytes")
+"""The answer of a server to a request whose body it will not read."""

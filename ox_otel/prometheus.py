@@ -1,0 +1,88 @@
+"""The recorder for prometheus_client: a collector over totals that are published whole.
+
+A collection reads one immutable snapshot: it takes no lock that sampling could hold, and it never
+raises, since an error in one collector takes down all metrics of the registry.
+"""
+
+from dataclasses import replace
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import REGISTRY, CollectorRegistry
+
+from ox_otel._metrics import METRICS
+from ox_otel._profiler import Profiler
+from ox_otel._status import Status
+from ox_otel.recorders import NOTHING, Batch, CountingRecorder, Function
+
+
+def expose(accept: str, registry: CollectorRegistry = REGISTRY) -> tuple[str, bytes]:
+    """Return content type and text of all metrics in *registry*, in the form *accept* prefers."""
+    encode, content_type = choose_encoder(accept)
+    return content_type, encode(registry)
+
+
+class PrometheusRecorder:
+    """Publishes what *profiler* finds in *registry*, until `close`.
+
+    A series that is new is first shown at 0, and its first increments at the next collection:
+    Prometheus takes the first value of a series as given, so `rate()` and `increase()` would lose
+    whatever it had on arrival. Only the first collection of all shows everything as it is.
+    """
+
+    def __init__(self, profiler: Profiler, registry: CollectorRegistry = REGISTRY) -> None:
+        self._profiler = profiler
+        self._registry = registry
+        self._counts = CountingRecorder()
+        self._shown: frozenset[Function] | None = None  # None: no collection yet
+        self._heirs: frozenset[Function] = frozenset()
+        self._last: list[Family] = []
+        registry.register(self)
+
+    def close(self) -> None:
+        """Take the metrics out of the registry."""
+        self._registry.unregister(self)
+
+    def record(self, batch: Batch) -> None:
+        """Add *batch* to what the next collection shows."""
+        self._counts.record(batch)
+        self._heirs = self._heirs.union(batch.retired.values())
+
+    def describe(self) -> list[Family]:
+        """Return the families, whatever their samples: the registry wants their names."""
+        return _families(Batch(), self._profiler.status())
+
+    def collect(self) -> list[Family]:
+        """Return all families; after an error the last good ones."""
+        with self._profiler.charging():
+            try:
+                self._last = _families(self._visible(), self._profiler.status())
+            except Exception:
+                self._profiler.count_error("scrape")
+            return self._last
+
+    def _visible(self) -> Batch:
+        """Return what has been counted, with the series at 0 that no collection has shown yet."""
+        counted = self._counts.snapshot()
+        shown, self._shown = self._shown, frozenset(counted.functions)
+        if shown is None:
+            return counted
+        # an heir carries on what was shown under other names: a 0 would make it count again
+        shown = shown | self._heirs
+        functions = {
+            function: usage if function in shown else NOTHING
+            for function, usage in counted.functions.items()
+        }
+        return replace(counted, functions=functions)
+
+
+def _families(counted: Batch, status: Status) -> list[Family]:
+    families: list[Family] = []
+    for metric in METRICS:
+        kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+        family = kind(f"ox_profile_{metric.name}", metric.text, labels=metric.labels)
+        for labels, value in metric.read(counted, status):
+            family.add_metric(labels, value)
+        families.append(family)
+    return families

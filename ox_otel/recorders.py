@@ -1,0 +1,201 @@
+"""What a recorder is told, and the recorder that keeps it in memory.
+
+Everything that a third party needs to write a recorder stands here and in `ox_otel.testing`:
+a recorder is any object with one method, `record`, that takes a `Batch`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import NamedTuple, Protocol, runtime_checkable
+
+OTHER = "__other__"
+"""The module or function under which everything counts that has no series of its own."""
+
+UNPLACED = "__unplaced__"
+"""The function under which CPU time counts of which only the caller's module is known."""
+
+
+class Function(NamedTuple):
+    """A function by name: valid, printable text of at most 150 characters each.
+
+    *module* is the `__name__` of its globals, *name* the `co_qualname` of its code.
+    """
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+Stack = tuple[Function, ...]
+"""The functions of one stack, outermost first."""
+
+
+class Usage(NamedTuple):
+    """What a function or a stack used; times are thread-seconds.
+
+    *hits* and the plain times count stacks with the function anywhere on them, once a stack
+    however deep it recurses; the *self* ones count stacks with the function at the top.
+    For a whole stack both are the same.
+    """
+
+    hits: int = 0
+    self_hits: int = 0
+    cpu_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    self_cpu_seconds: float = 0.0
+    self_wait_seconds: float = 0.0
+
+    def plus(self, other: "Usage") -> "Usage":
+        """Return the sum, field by field."""
+        return Usage(
+            self.hits + other.hits,
+            self.self_hits + other.self_hits,
+            self.cpu_seconds + other.cpu_seconds,
+            self.wait_seconds + other.wait_seconds,
+            self.self_cpu_seconds + other.self_cpu_seconds,
+            self.self_wait_seconds + other.self_wait_seconds,
+        )
+
+
+NOTHING = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What happened since the last batch (or, as a snapshot, since the start).
+
+    The number of functions is bounded and every stack counts in exactly one of them: the sum of
+    their self hits is the number of stacks seen, the sum of their self seconds all the time
+    observed.
+
+    Attributes:
+        functions: what each function used, `OTHER` and `UNPLACED` included.
+        stacks: what each stack used; empty in a snapshot.
+        samples: samples taken; one sample looks at all threads at one instant.
+        missed: samples that came too late to be taken.
+        overhead_seconds: CPU seconds that profiling cost.
+        errors: what went wrong, counted by kind.
+        retired: series that end with this batch, each with the series that carries its total on.
+    """
+
+    functions: Mapping[Function, Usage] = field(default_factory=dict)
+    stacks: Mapping[Stack, Usage] = field(default_factory=dict)
+    samples: int = 0
+    missed: int = 0
+    overhead_seconds: float = 0.0
+    errors: Mapping[str, int] = field(default_factory=dict)
+    retired: Mapping[Function, Function] = field(default_factory=dict)
+
+    def plus(self, later: "Batch", *, keep_stacks: bool = True) -> "Batch":
+        """Return this batch and a *later* one as one; *keep_stacks* off leaves the stacks out."""
+        functions = dict(self.functions)
+        for ended, heir in later.retired.items():
+            if ended in functions:
+                functions[heir] = functions.get(heir, NOTHING).plus(functions.pop(ended))
+        for function, usage in later.functions.items():
+            functions[function] = functions.get(function, NOTHING).plus(usage)
+        stacks = dict(self.stacks) if keep_stacks else {}
+        for stack, usage in later.stacks.items() if keep_stacks else ():
+            stacks[stack] = stacks.get(stack, NOTHING).plus(usage)
+        errors = dict(self.errors)
+        for kind, count in later.errors.items():
+            errors[kind] = errors.get(kind, 0) + count
+        return Batch(
+            functions,
+            stacks,
+            self.samples + later.samples,
+            self.missed + later.missed,
+            self.overhead_seconds + later.overhead_seconds,
+            errors,
+            {**self.retired, **later.retired},
+        )
+
+
+@runtime_checkable
+class Recorder(Protocol):
+    """Whoever wants the facts.
+
+    The profiler calls `record` about once a second, always from one thread, never while it
+    samples. Sampling waits until `record` returns: hand slow work to a thread of your own.
+    An exception is counted, reported once and never reaches the host or another recorder; the
+    recorder gets the same facts again, merged into a later batch, so it must take a batch whole
+    or not at all.
+    """
+
+    def record(self, batch: Batch) -> None:
+        """Take what happened since the last batch."""
+
+
+class Record(NamedTuple):
+    """One line of an answer: a function and what it used since the start."""
+
+    function: Function
+    usage: Usage
+
+    @property
+    def name(self) -> str:
+        """The function as `module.function`."""
+        return str(self.function)
+
+    @property
+    def hits(self) -> int:
+        """Stacks seen with the function anywhere on them."""
+        return self.usage.hits
+
+
+class Answer(NamedTuple):
+    """What a query found: the first *records*, and how many match in *total*."""
+
+    records: tuple[Record, ...]
+    total: int
+
+
+class CountingRecorder:
+    """Keeps the sum of all batches in memory, without their stacks."""
+
+    def __init__(self) -> None:
+        self._total = Batch()
+
+    def record(self, batch: Batch) -> None:
+        """Add *batch*; one assignment publishes it, so that readers need no lock."""
+        self._total = self._total.plus(batch, keep_stacks=False)
+
+    def snapshot(self) -> Batch:
+        """Return all that happened since the start."""
+        return self._total
+
+    def query(self, pattern: str = "*", limit: int = 10) -> Answer:
+        """Return the *limit* functions hottest at the top of the stack.
+
+        *pattern* is a glob over `module.function`. CPU comes before waiting.
+        """
+        found = [
+            Record(function, usage)
+            for function, usage in self._total.functions.items()
+            if fnmatchcase(str(function), pattern)
+        ]
+        found.sort(key=_heat, reverse=True)
+        return Answer(tuple(found[: max(limit, 0)]), len(found))
+
+    def show(self, limit: int = 10) -> str:
+        """Return the first *limit* functions as a table for people."""
+        records, total = self.query(limit=limit)
+        lines = [
+            f"top {len(records)} of {total} functions, thread-seconds since the start",
+            f"{'self cpu':>9} {'cpu':>9} {'self wait':>9} {'wait':>9} {'hits':>8}  function",
+        ]
+        lines += [
+            f"{usage.self_cpu_seconds:9.2f} {usage.cpu_seconds:9.2f}"
+            f" {usage.self_wait_seconds:9.2f} {usage.wait_seconds:9.2f}"
+            f" {usage.hits:8d}  {function}"
+            for function, usage in records
+        ]
+        return "\n".join(lines)
+
+
+def _heat(record: Record) -> tuple[float, float, int]:
+    usage = record.usage
+    return usage.self_cpu_seconds, usage.self_wait_seconds, usage.hits

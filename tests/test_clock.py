@@ -1,0 +1,83 @@
+"""The schedule: jittered, on time on average, within its budget."""
+
+from random import Random
+from statistics import fmean
+
+import pytest
+
+from ox_otel._clock import LONGEST_INTERVAL, Schedule
+
+
+def gaps(schedule: Schedule, count: int, lateness: float = 0.0) -> list[float]:
+    """Return the gaps between *count* samples, each taken *lateness* after it was due."""
+    now, times = 0.0, []
+    schedule.restart(now)
+    for _ in range(count):
+        now += schedule.wait(now) + lateness
+        times.append(now)
+        schedule.sampled(now)
+    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+
+
+def test_gaps_average_the_interval_and_differ() -> None:
+    """Samples come at the rate asked for, but never in lockstep."""
+    found = gaps(Schedule(0.02, 1.0, Random(1)), 5000)
+
+    assert 0.02 == pytest.approx(fmean(found), rel=0.02)
+    assert min(found) >= 0.01
+    assert max(found) <= 0.03
+    assert len({round(gap, 4) for gap in found}) > 100
+
+
+def test_being_a_little_late_does_not_slow_down() -> None:
+    """A sample that is served late does not push back all later ones."""
+    found = gaps(Schedule(0.02, 1.0, Random(1)), 5000, lateness=0.005)
+
+    assert 0.02 == pytest.approx(fmean(found), rel=0.02)
+
+
+def test_samples_that_come_too_late_are_missed_not_caught_up() -> None:
+    """After a long delay there is no burst; what could not be taken is counted."""
+    schedule = Schedule(0.02, 1.0, Random(1))
+    schedule.restart(0.0)
+    schedule.sampled(10.0)
+
+    assert 490 <= schedule.missed <= 510
+    assert schedule.wait(10.0) >= 0.01
+
+
+def test_what_happened_before_a_restart_is_not_missed() -> None:
+    """A pause of an hour leaves no trace in the count of missed samples."""
+    schedule = Schedule(0.02, 1.0, Random(1))
+    schedule.restart(0.0)
+    schedule.restart(3600.0)
+    schedule.sampled(3600.02)
+
+    assert 0 == schedule.missed
+
+
+def test_the_budget_stretches_the_interval_and_lets_it_come_back() -> None:
+    """The interval grows until the cost fits, smoothly, and shrinks when samples get cheap."""
+    schedule = Schedule(0.02, 0.01, Random(1))
+    seen = []
+    for _ in range(30):
+        schedule.charge(0.001 * 50, 50)  # a millisecond a sample: 5 % of a core at 20 ms
+        seen.append(schedule.stretched)
+
+    assert 0.1 == pytest.approx(seen[-1], rel=0.01)
+    assert seen == sorted(seen)
+    assert seen[0] < 0.05
+
+    for _ in range(30):
+        schedule.charge(0.0001 * 50, 50)
+
+    assert 0.02 == schedule.stretched
+
+
+def test_the_budget_never_stops_sampling_altogether() -> None:
+    """However dear a sample is, the next one comes."""
+    schedule = Schedule(0.02, 0.0001, Random(1))
+    for _ in range(50):
+        schedule.charge(10.0, 1)
+
+    assert LONGEST_INTERVAL == schedule.stretched

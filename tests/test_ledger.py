@@ -1,0 +1,229 @@
+"""The ledger: bounded, monotonic, conserved (invariants 1 to 3)."""
+
+import random
+from collections.abc import Iterable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ox_otel._ledger import RETIRE_AFTER, Ledger
+from ox_otel.recorders import NOTHING, OTHER, Batch, Function, Stack, Usage
+
+REST = Function(OTHER, OTHER)
+
+
+def usage(hits: int, cpu_seconds: float = 0.0, wait_seconds: float = 0.0) -> Usage:
+    """Return the usage of a whole stack, where self and inclusive are the same."""
+    return Usage(hits, hits, cpu_seconds, wait_seconds, cpu_seconds, wait_seconds)
+
+
+def stacks_of(functions: Iterable[Function], hits: int = 1) -> dict[Stack, Usage]:
+    """Return one stack for each function, which stands on it alone."""
+    return {(function,): usage(hits, cpu_seconds=hits * 0.25) for function in functions}
+
+
+def functions(module: str, count: int, prefix: str = "f") -> list[Function]:
+    return [Function(module, f"{prefix}{number}") for number in range(count)]
+
+
+names = st.builds(
+    Function, st.sampled_from(["a", "b", "c", OTHER]), st.sampled_from([*"fghijklm", OTHER])
+)
+# binary fractions, so that sums of floats are exact
+seconds = st.integers(0, 100).map(lambda number: number / 64)
+batches = st.lists(
+    st.tuples(
+        st.dictionaries(
+            st.lists(names, min_size=1, max_size=6).map(tuple),
+            st.builds(usage, st.integers(0, 50), seconds, seconds),
+            max_size=12,
+        ),
+        st.sampled_from([0.0, 1.0, 60.0, RETIRE_AFTER, 10 * RETIRE_AFTER, 1e6]),
+    ),
+    max_size=25,
+)
+
+
+@given(batches, st.integers(2, 12))
+@settings(deadline=None, max_examples=300)
+def test_any_stream_is_conserved_bounded_and_monotonic(
+    stream: list[tuple[dict[Stack, Usage], float]], limit: int
+) -> None:
+    """Whatever comes in: sums are exact, series never too many, none ever decreases."""
+    ledger = Ledger(limit)
+    total = Batch()
+    hits, cpu_seconds, wait_seconds, now = 0, 0.0, 0.0, 0.0
+    for stacks, elapsed in stream:
+        now += elapsed
+        gains, retired = ledger.settle(stacks, now)
+        hits += sum(used.hits for used in stacks.values())
+        cpu_seconds += sum(used.cpu_seconds for used in stacks.values())
+        wait_seconds += sum(used.wait_seconds for used in stacks.values())
+        before, total = total, total.plus(Batch(gains, retired=retired))
+
+        usages = total.functions.values()
+        assert hits == sum(used.self_hits for used in usages)
+        assert cpu_seconds == sum(used.self_cpu_seconds for used in usages)
+        assert wait_seconds == sum(used.self_wait_seconds for used in usages)
+        assert len(total.functions) <= len(ledger) <= limit
+        for function, used in total.functions.items():
+            assert all(
+                new >= old for new, old in zip(used, before.functions.get(function, NOTHING))
+            )
+            assert used.self_hits <= used.hits
+            assert used.self_cpu_seconds <= used.cpu_seconds
+
+
+@given(batches)
+@settings(deadline=None)
+def test_inclusive_counts_a_stack_once(
+    stream: list[tuple[dict[Stack, Usage], float]],
+) -> None:
+    """No series has more hits than there were stacks, however many frames it stands for."""
+    ledger = Ledger(2)  # nearly everything overflows into the same series
+    for stacks, elapsed in stream:
+        gains, _ = ledger.settle(stacks, elapsed)
+
+        most = sum(used.hits for used in stacks.values())
+        assert all(used.hits <= most for used in gains.values())
+
+
+def test_recursion_counts_once() -> None:
+    """A function that stands on a stack many times has one hit for it, and its time once."""
+    function = Function("m", "f")
+    ledger = Ledger(10)
+    gains, _ = ledger.settle({(function,) * 5: usage(3, cpu_seconds=1.5)}, 0.0)
+
+    assert Usage(3, 3, 1.5, 0.0, 1.5, 0.0) == gains[function]
+
+
+def test_a_function_seen_once_has_no_series() -> None:
+    """One hit among many earns nothing: it counts under `__other__`."""
+    ledger = Ledger(100)
+    hot, cold = Function("m", "hot"), Function("m", "cold")
+    gains, _ = ledger.settle({(hot,): usage(50), (hot, cold): usage(1)}, 0.0)
+
+    assert {hot, REST} == gains.keys()
+    assert 1 == gains[REST].self_hits
+
+
+def test_the_module_is_kept_where_only_the_function_overflows() -> None:
+    """Fifty thousand generated functions of one module count under its `__other__`."""
+    ledger = Ledger(50)
+    total = Batch()
+    for second in range(50):
+        crowd = functions("generated", 1000, prefix=f"s{second}_")
+        gains, retired = ledger.settle(stacks_of(crowd), float(second))
+        total = total.plus(Batch(gains, retired=retired))
+
+    assert len(total.functions) <= 50
+    assert 50_000 == sum(used.self_hits for used in total.functions.values())
+    by_module = sum(u.self_hits for f, u in total.functions.items() if f.module == "generated")
+    assert by_module > 45_000
+
+
+def test_modules_overflow_too() -> None:
+    """Fifty thousand modules count under the module `__other__`, and take no more series."""
+    ledger = Ledger(50)
+    total = Batch()
+    for second in range(50):
+        crowd = [Function(f"m{second}_{number}", "f") for number in range(1000)]
+        gains, _ = ledger.settle(stacks_of(crowd), float(second))
+        total = total.plus(Batch(gains))
+
+    assert len(total.functions) <= 50
+    assert 50_000 == sum(used.self_hits for used in total.functions.values())
+
+
+def test_start_up_code_does_not_fill_the_table() -> None:
+    """After a crowd of start-up functions the ones that are hot later still get their series."""
+    ledger = Ledger(60)
+    ledger.settle(stacks_of(functions("start", 5000), hits=3), 0.0)
+    hot = functions("work", 20)
+    for second in range(1, 300):
+        gains, _ = ledger.settle(stacks_of(hot, hits=5), float(second))
+
+    assert set(hot) <= gains.keys()
+
+
+def test_busy_functions_are_named_among_many_idle_threads() -> None:
+    """Threads that only wait do not outweigh the function that uses the CPU."""
+    ledger = Ledger(40)
+    idle = {(function,): usage(50, wait_seconds=1.0) for function in functions("pool", 500)}
+    busy = Function("work", "busy")
+    for second in range(5):
+        gains, _ = ledger.settle({**idle, (busy,): usage(1, cpu_seconds=0.1)}, float(second))
+
+    assert 1 == gains[busy].self_hits
+
+
+def test_the_hot_set_may_change_completely() -> None:
+    """When other functions are hot for long, they have the series and the old ones are retired."""
+    ledger = Ledger(30)
+    old, new = functions("old", 25), functions("new", 25)
+    total, now = Batch(), 0.0
+    for hot in (old, new):
+        for _ in range(360):
+            now += 10.0
+            gains, retired = ledger.settle(stacks_of(hot, hits=4), now)
+            total = total.plus(Batch(gains, retired=retired))
+
+    named = {function for function in total.functions if function.module == "new"}
+    assert len(named & set(new)) >= 20
+    assert not named & set(old)
+    assert 2 * 25 * 4 * 360 == sum(used.self_hits for used in total.functions.values())
+
+
+def test_what_is_retired_keeps_its_total_in_a_new_series() -> None:
+    """Each retirement has an heir of its own, so that no series jumps up."""
+    ledger = Ledger(16)
+    total, now = Batch(), 0.0
+    heirs: list[Function] = []
+    for generation in range(4):
+        crowd = functions(f"g{generation}", 12)
+        for _ in range(5):
+            now += 1.0
+            gains, retired = ledger.settle(stacks_of(crowd, hits=5), now)
+            before, total = total, total.plus(Batch(gains, retired=retired))
+            if retired:
+                (heir,) = set(retired.values())
+                assert heir not in before.functions
+                assert heir not in gains
+                heirs.append(heir)
+        now += 2 * RETIRE_AFTER
+
+    assert 3 == len(heirs) == len(set(heirs))
+    assert 1 == sum(function in total.functions for function in heirs)
+
+
+def test_a_series_that_grows_is_never_retired() -> None:
+    """However hot the newcomers are, a series with increments in the last half hour stays."""
+    ledger = Ledger(16)
+    steady = functions("steady", 5)
+    ledger.settle(stacks_of(steady, hits=2), 0.0)
+    generator = random.Random(1)
+    for minute in range(300):
+        crowd = functions(f"m{generator.randrange(100)}", 30)
+        stacks = stacks_of(crowd, hits=100) | (stacks_of(steady) if minute % 20 == 0 else {})
+        _, retired = ledger.settle(stacks, 60.0 * minute)
+
+        assert not retired.keys() & set(steady)
+
+
+def test_candidates_are_bounded() -> None:
+    """What has no series is remembered only for the hottest few."""
+    ledger = Ledger(50)
+    for second in range(200):
+        ledger.settle(stacks_of(functions(f"m{second}", 500)), float(second))
+
+    assert len(ledger._heat) <= 4 * 50 + 500
+
+
+def test_heat_stays_finite_for_years() -> None:
+    """The weights of a process that runs for a year do not overflow."""
+    ledger = Ledger(50)
+    hot = functions("m", 5)
+    for day in range(400):
+        gains, _ = ledger.settle(stacks_of(hot, hits=9), 86_400.0 * day)
+
+    assert set(hot) <= gains.keys()

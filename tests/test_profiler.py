@@ -1,0 +1,433 @@
+"""The profiler: its states, its thread, and that it never harms its host."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ox_otel import Batch, ConfigError, Function, Profiler, Settings
+from ox_otel import _profiler as module
+from ox_otel._native import own_idents
+from ox_otel._pipeline import Pipeline
+from ox_otel.recorders import Usage
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait until *condition* holds; fail after *seconds*."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def profiler() -> Iterator[Profiler]:
+    """Return a profiler at 200 samples a second that is cancelled in the end."""
+    made = Profiler(Settings(interval=0.005, max_overhead=1))
+    yield made
+    made.cancel()
+
+
+def burn(seconds: float) -> None:
+    """Use that much CPU."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def state(profiler: Profiler) -> str:
+    return profiler.status().state
+
+
+def test_a_profile_names_what_burns(profiler: Profiler) -> None:
+    """A started profiler finds the function that uses the CPU, and its seconds."""
+    with profiler:
+        burn(0.5)
+        records, total = profiler.query("*.burn")
+
+    assert 1 == total
+    assert f"{__name__}.burn" == records[0].name
+    assert 0.5 == pytest.approx(records[0].usage.cpu_seconds, abs=0.1)
+    assert records[0].hits > 20
+    assert "burn" in profiler.show()
+
+
+def test_an_answer_holds_what_happened_just_now(profiler: Profiler) -> None:
+    """Nobody has to wait for the next batch."""
+    with profiler:
+        until(lambda: profiler.status().samples > 5)
+        counted = profiler.snapshot()
+
+    assert counted.samples > 5
+
+
+def test_the_verbs_and_their_states(profiler: Profiler) -> None:
+    """Each verb leads where it says, from wherever, and may be repeated."""
+    assert "stopped" == state(profiler)
+    profiler.pause()
+    assert "stopped" == state(profiler)
+    for _ in range(2):
+        profiler.start()
+        assert "running" == state(profiler)
+    for _ in range(2):
+        profiler.pause()
+        assert "paused" == state(profiler)
+        assert profiler.is_paused()
+    profiler.start()
+    assert "paused" == state(profiler)
+    for _ in range(2):
+        profiler.unpause()
+        assert "running" == state(profiler)
+        assert not profiler.is_paused()
+    for _ in range(2):
+        profiler.cancel()
+        assert "stopped" == state(profiler)
+    profiler.start()
+    before = profiler.status().samples
+    until(lambda: profiler.status().samples > before)
+
+
+def test_it_may_start_paused() -> None:
+    """With `start_paused` nothing is sampled before `unpause`."""
+    with Profiler(Settings(start_paused=True, interval=0.005)) as profiler:
+        time.sleep(0.1)
+        assert ("paused", 0) == (state(profiler), profiler.status().samples)
+        profiler.unpause()
+        until(lambda: profiler.status().samples)
+
+
+def test_time_spent_paused_is_not_counted(profiler: Profiler) -> None:
+    """Pausing for a while adds no seconds to any function."""
+    with profiler:
+        until(lambda: profiler.status().samples > 5)
+        profiler.pause()
+        time.sleep(0.5)
+        profiler.unpause()
+        samples = profiler.status().samples
+        until(lambda: profiler.status().samples > samples + 5)
+        counted = profiler.snapshot().functions
+    seconds = sum(u.self_wait_seconds + u.self_cpu_seconds for u in counted.values())
+
+    # one thread, some 15 samples 5 ms apart: nothing of the half second
+    assert seconds < 0.4
+
+
+@linux_only
+@pytest.mark.parametrize("paused", [True, False])
+def test_paused_there_are_no_wake_ups(profiler: Profiler, paused: bool) -> None:
+    """A paused profiler's thread does not run at all (a running one does: the count counts)."""
+    with profiler:
+        until(lambda: profiler.status().samples > 5)
+        if paused:
+            profiler.pause()
+            time.sleep(0.2)
+        (mine,) = [
+            task
+            for task in Path("/proc/self/task").iterdir()
+            if (task / "comm").read_text() == "ox_otel\n"
+        ]
+
+        def switches() -> int:
+            lines = (mine / "status").read_text().splitlines()
+            return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+
+        before = switches()
+        time.sleep(1.0)
+        after = switches()
+
+    assert (after == before) if paused else (after > before + 50)
+
+
+@pytest.mark.parametrize("verb", ["run", "pause", "suspend", "long interval"])
+def test_it_stops_within_a_second_from_any_state(
+    profiler: Profiler, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cancel` ends the thread, whatever that is doing."""
+    profiler.start()
+    until(lambda: profiler.status().samples)
+    if verb == "pause":
+        profiler.pause()
+    elif verb == "long interval":
+        profiler.set_interval(60)
+    elif verb == "suspend":
+        monkeypatch.setattr(module, "FIRST_SUSPENSION", 100.0)
+        monkeypatch.setattr(Pipeline, "sample", lambda *_: 1 // 0)
+        until(lambda: state(profiler) == "suspended")
+    time.sleep(0.05)
+    began = time.monotonic()
+    profiler.cancel()
+
+    assert time.monotonic() - began < 1.0
+    assert not own_idents
+
+
+def test_the_interval_can_be_changed(profiler: Profiler) -> None:
+    """A new interval holds at once, even if the old one was long."""
+    with profiler:
+        profiler.set_interval(60)
+        until(lambda: profiler.status().interval == 60)
+        time.sleep(0.1)
+        before = profiler.status().samples
+        profiler.set_interval(0.005)
+
+        assert 0.005 == profiler.status().interval
+        until(lambda: profiler.status().samples > before + 5, 5)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "abc", None, True, 1e9])
+def test_a_wrong_interval_is_refused(profiler: Profiler, seconds: float) -> None:
+    """The error names the setting, the value and what is accepted; nothing changes."""
+    with pytest.raises(ConfigError, match=r"OX_OTEL_INTERVAL.*seconds from 0.001 to 60"):
+        profiler.set_interval(seconds)
+
+    assert 0.005 == profiler.status().interval
+
+
+def test_errors_suspend_sampling_and_it_comes_back(
+    profiler: Profiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault that persists suspends sampling with a reason; when it is gone, all is well."""
+    monkeypatch.setattr(module, "FIRST_SUSPENSION", 0.05)
+    real, broken = Pipeline.sample, True
+
+    def sample(pipeline: Pipeline, now: float) -> None:
+        if broken:
+            raise SystemExit("not even this ends the thread")
+        real(pipeline, now)
+
+    monkeypatch.setattr(Pipeline, "sample", sample)
+    with profiler:
+        until(lambda: state(profiler) == "suspended")
+        assert "SystemExit" in profiler.status().reason
+        broken = False
+        until(lambda: state(profiler) == "running" and profiler.status().samples > 5)
+        errors = profiler.snapshot().errors["sample"]
+
+    assert errors >= module.ERRORS_IN_A_ROW
+
+
+def test_a_lasting_fault_is_retried_ever_more_rarely(
+    profiler: Profiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Suspensions double, so that a broken host is left alone."""
+    monkeypatch.setattr(module, "FIRST_SUSPENSION", 0.02)
+    tries: list[float] = []
+
+    def sample(*_: object) -> None:
+        tries.append(time.monotonic())
+        raise ValueError
+
+    monkeypatch.setattr(Pipeline, "sample", sample)
+    with profiler:
+        until(lambda: len(tries) >= module.ERRORS_IN_A_ROW + 4)
+    pauses = [b - a for a, b in zip(tries, tries[1:], strict=False)][module.ERRORS_IN_A_ROW - 1 :]
+
+    assert pauses[1] > 1.5 * pauses[0] > 0.02
+    assert pauses[2] > 1.5 * pauses[1]
+
+
+def test_a_kill_file_suspends_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the file exists nothing is sampled; the reason says so."""
+    monkeypatch.setattr(module, "FIRST_SUSPENSION", 0.05)
+    file = tmp_path / "stop"
+    file.touch()
+    with Profiler(Settings(interval=0.005, kill_file=str(file))) as profiler:
+        until(lambda: state(profiler) == "suspended")
+        assert (str(file) in profiler.status().reason, 0) == (True, profiler.status().samples)
+        file.unlink()
+        until(lambda: profiler.status().samples > 5)
+        file.touch()
+        until(lambda: state(profiler) == "suspended")
+
+
+class Collecting:
+    """A recorder that keeps its batches, and fails when told to."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.batches: list[Batch] = []
+        self.threads: set[int] = set()
+        self._fails = fails
+
+    def record(self, batch: Batch) -> None:
+        self.threads.add(threading.get_ident())
+        if self._fails:
+            raise RuntimeError("no")
+        self.batches.append(batch)
+
+
+def test_recorders_get_the_same_facts_and_do_not_harm_each_other(profiler: Profiler) -> None:
+    """One recorder fails; the other gets everything, conserved, always from one thread."""
+    good = Collecting()
+    profiler.add_recorder(Collecting(fails=True))
+    profiler.add_recorder(good)
+    with profiler:
+        burn(0.2)
+        counted = profiler.snapshot()
+        profiler.snapshot()
+    total = Batch()
+    for batch in good.batches:
+        total = total.plus(batch)
+        hits = sum(usage.hits for usage in batch.stacks.values())
+        assert hits == sum(usage.self_hits for usage in batch.functions.values())
+
+    assert total.samples >= counted.samples > 0
+    assert 1 == len(good.threads)
+    assert profiler.snapshot().errors["recorder"] >= 1
+
+
+def test_a_recorder_may_ask_the_profiler(profiler: Profiler) -> None:
+    """A recorder that calls us back from our own thread waits for nothing."""
+    asked: list[float] = []
+
+    class Asking:
+        def record(self, batch: Batch) -> None:
+            began = time.monotonic()
+            profiler.query()
+            profiler.status()
+            asked.append(time.monotonic() - began)
+
+    profiler.add_recorder(Asking())
+    with profiler:
+        profiler.snapshot()
+
+    assert max(asked) < 0.3
+
+
+def test_what_it_costs_is_published_truly(profiler: Profiler) -> None:
+    """The published CPU seconds are those that the kernel counts for our thread."""
+    with profiler:
+        burn(1.0)
+        (mine,) = [
+            task
+            for task in Path("/proc/self/task").iterdir()
+            if (task / "comm").read_text() == "ox_otel\n"
+        ]
+        published = profiler.snapshot().overhead_seconds
+        clock = (~int(mine.name) << 3) | 6
+        kernel = time.clock_gettime(clock)
+
+    assert kernel == pytest.approx(published, rel=0.1, abs=0.003)
+
+
+def test_the_budget_holds() -> None:
+    """Asked for a thousand samples a second at a tenth of a percent, it takes far fewer."""
+    with Profiler(Settings(interval=0.001, max_overhead=0.001)) as profiler:
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            burn(0.01)
+            time.sleep(0.001)
+        status = profiler.status()
+
+    assert status.interval > 0.01
+    assert status.samples < 1500
+
+
+def test_an_unsupported_interpreter_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where frames cannot be read safely, nothing starts, nothing raises, the status says why."""
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    profiler = Profiler()
+    profiler.start()
+
+    assert "unsupported" == state(profiler)
+    assert "GIL" in profiler.status().reason
+    assert not own_idents
+
+
+def test_where_there_is_no_thread_the_host_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that has no thread to give makes a failed profiler, not an exception."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module, "Worker", refuse)
+    profiler = Profiler()
+    profiler.start()
+
+    assert "failed" == state(profiler)
+    assert "can't start new thread" in profiler.status().reason
+
+
+def test_nothing_global_is_changed(profiler: Profiler) -> None:
+    """The switch interval, trace and profile functions are the host's."""
+    before = (sys.getswitchinterval(), sys.gettrace(), sys.getprofile(), threading.gettrace())
+    with profiler:
+        until(lambda: profiler.status().samples > 20)
+        during = (sys.getswitchinterval(), sys.gettrace(), sys.getprofile(), threading.gettrace())
+
+    assert before == during
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    """Run *code* in an interpreter of its own, with a deadline and a traceback for crashes."""
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+END = """
+import time
+from ox_otel import Profiler, Settings
+profiler = Profiler(Settings(interval=0.001, max_overhead=1))
+profiler.start()
+time.sleep(0.1)
+{last}
+"""
+
+
+@pytest.mark.parametrize("last", ["", "profiler.pause(); time.sleep(0.1)", "del profiler"])
+def test_the_interpreter_ends_at_once(last: str) -> None:
+    """A program that does not care about the profiler ends as it would without it."""
+    began = time.monotonic()
+    done = run(END.format(last=last))
+
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+    assert time.monotonic() - began < 10
+
+
+FORK = """
+import os, time, warnings
+warnings.simplefilter("ignore")
+from ox_otel import Profiler, Settings
+profiler = Profiler(Settings(interval=0.002, max_overhead=1))
+profiler.start()
+time.sleep(0.1)
+child = os.fork()
+if child == 0:
+    began = time.monotonic()
+    print(profiler.status().state, "forked" in profiler.status().reason, flush=True)
+    profiler.pause(); profiler.unpause(); profiler.query(); profiler.cancel()
+    print(time.monotonic() - began < 1, flush=True)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), profiler.status().state)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_is_not_harmed() -> None:
+    """In a child the profiler says that it is not its own, and hangs nowhere."""
+    done = run(FORK)
+
+    assert ("stopped True\nTrue\n0 running\n", "") == (done.stdout, done.stderr)
+
+
+def test_functions_and_usages_are_facts() -> None:
+    """What recorders get cannot be changed by one of them behind another's back."""
+    function, usage = Function("m", "f"), Usage()
+
+    with pytest.raises(AttributeError):
+        function.name = "g"  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        usage.hits = 1  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        Batch().samples = 1  # type: ignore[misc]

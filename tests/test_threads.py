@@ -1,0 +1,360 @@
+"""The engine `threads`: sees everything, keeps nothing, runs no code of the host."""
+
+import gc
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FunctionType
+
+import pytest
+
+from ox_otel import _threads
+from ox_otel._names import Names
+from ox_otel._native import Worker
+from ox_otel._threads import Threads
+from ox_otel.recorders import Function, Stack, Usage
+
+linux_only = pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux has clocks of other threads"
+)
+
+
+class Engine(Threads):
+    """The engine with the names of its errors, and a count of the stacks it walked."""
+
+    def __init__(self, max_depth: int = 64) -> None:
+        self.errors: list[str] = []
+        self.walks = 0
+        super().__init__(Names(), max_depth, self.errors.append)
+
+    def _walk(self, frame):  # noqa: ANN001, ANN202
+        self.walks += 1
+        return super()._walk(frame)
+
+
+@contextmanager
+def threads(*targets: Callable[[], None]) -> Iterator[None]:
+    """Run *targets* on threads of their own, and wait for their end."""
+    running = [threading.Thread(target=target) for target in targets]
+    for thread in running:
+        thread.start()
+    try:
+        yield
+    finally:
+        for thread in running:
+            thread.join()
+
+
+@contextmanager
+def parked(count: int) -> Iterator[None]:
+    """Have *count* threads wait in `wait_for_the_end`."""
+    release = threading.Event()
+    arrived = threading.Barrier(count + 1)
+
+    def wait_for_the_end() -> None:
+        arrived.wait()
+        release.wait()
+
+    with threads(*[wait_for_the_end] * count):
+        arrived.wait()
+        time.sleep(0.05)  # from the barrier into the wait
+        try:
+            yield
+        finally:
+            release.set()
+
+
+def named(stacks: dict[Stack, Usage], name: str) -> Usage:
+    """Return the sum over the stacks that have the function *name* anywhere on them."""
+    total = Usage()
+    for stack, usage in stacks.items():
+        if any(function.name.rpartition(".")[2] == name for function in stack):
+            total = total.plus(usage)
+    return total
+
+
+def test_every_thread_has_a_hit_a_sample() -> None:
+    """Ten samples of five waiting threads are fifty hits, and all the time between is wait."""
+    engine = Engine()
+    with parked(5):
+        began = time.monotonic()
+        engine.sample()
+        for _ in range(9):
+            time.sleep(0.01)
+            engine.sample()
+        elapsed = time.monotonic() - began
+        used = named(engine.drain(), "wait_for_the_end")
+
+    assert 50 == used.hits
+    assert 5 * elapsed == pytest.approx(used.wait_seconds + used.cpu_seconds, rel=0.1)
+    assert not engine.errors
+
+
+@linux_only
+def test_a_thread_that_has_not_run_is_not_walked_again() -> None:
+    """The cost of a sample follows what moves, not how many threads there are."""
+    engine = Engine()
+    with parked(20):
+        engine.sample()
+        engine.drain()
+        walks = engine.walks
+        for _ in range(50):
+            engine.sample()
+
+        assert engine.walks - walks <= 60  # 50 of them the thread of this test
+        assert 20 * 50 == named(engine.drain(), "wait_for_the_end").hits
+
+
+@linux_only
+def test_cpu_seconds_are_those_of_the_thread() -> None:
+    """A thread's CPU seconds, placed or not, are those of its clock."""
+    engine = Engine()
+    spent: list[float] = []
+
+    def burn() -> None:
+        while time.thread_time() < 0.5:
+            sum(range(100))
+        spent.append(time.thread_time())
+
+    with threads(burn):
+        while not spent:
+            engine.sample()
+            time.sleep(0.01)
+        used = named(engine.drain(), "burn")
+
+    # the last stretch, between the last sample and the end, nobody has seen
+    assert spent[0] == pytest.approx(used.cpu_seconds, abs=0.1)
+
+
+def test_recursion_is_seen_to_the_depth_allowed() -> None:
+    """Of a stack that is too deep the frames next to the top are seen."""
+    engine = Engine(max_depth=10)
+    release, arrived = threading.Event(), threading.Event()
+
+    def dive(depth: int) -> None:
+        if depth:
+            dive(depth - 1)
+        else:
+            arrived.set()
+            release.wait()
+
+    with threads(lambda: dive(500)):
+        arrived.wait()
+        engine.sample()
+        stacks = engine.drain()
+        release.set()
+
+    (deep,) = [stack for stack in stacks if any(f.name.endswith("dive") for f in stack)]
+    assert 10 == len(deep)
+    assert deep[-1].name == "Event.wait" or deep[-1].name.startswith("Condition.")
+
+
+def test_more_threads_than_can_be_walked_are_seen_in_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a cap on walks every thread is still seen, and no time is lost."""
+    monkeypatch.setattr(_threads, "MAX_WALKS", 3)
+    engine, stop = Engine(), threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            time.sleep(0.0005)
+
+    with threads(*[work] * 12):
+        began = time.monotonic()
+        for _ in range(100):
+            engine.sample()
+            time.sleep(0.005)
+        elapsed = time.monotonic() - began
+        stacks = engine.drain()
+        stop.set()
+    used = named(stacks, "work")
+
+    assert engine.walks <= 300
+    assert 12 * elapsed == pytest.approx(used.wait_seconds + used.cpu_seconds, rel=0.15)
+
+
+def test_no_frame_is_kept() -> None:
+    """A local of a sampled function is gone when the function has returned."""
+    engine = Engine()
+    release, arrived = threading.Event(), threading.Event()
+    references: list[weakref.ref[Engine]] = []
+
+    def hold() -> None:
+        big = Engine()
+        references.append(weakref.ref(big))
+        arrived.set()
+        release.wait()
+
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with threads(hold):
+            arrived.wait()
+            for _ in range(3):
+                engine.sample()
+            assert references[0]() is not None
+            release.set()
+
+        assert references[0]() is None
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class Trap(dict):
+    """Globals whose methods are code of the host."""
+
+    def get(self, *_: object) -> object:
+        sys.exit("code of the host has run")
+
+    __getitem__ = __contains__ = get
+
+
+@pytest.mark.parametrize("name", ["app", 7, None, ["list"]])
+def test_globals_of_any_kind_are_read_without_running_code(name: object) -> None:
+    """A subclass of dict as globals, or a module name of any type, is no danger."""
+    engine = Engine()
+    release, arrived = threading.Event(), threading.Event()
+
+    def strange(arrived: threading.Event, release: threading.Event) -> None:
+        arrived.set()
+        release.wait()
+
+    function = FunctionType(strange.__code__, Trap(__name__=name))
+    with threads(lambda: function(arrived, release)):
+        arrived.wait()
+        engine.sample()
+        stacks = engine.drain()
+        release.set()
+
+    found = {f.module for stack in stacks for f in stack if f.name.endswith("strange")}
+    assert {"app" if name == "app" else "unknown"} == found
+    assert not engine.errors
+
+
+def test_one_thread_that_cannot_be_read_does_not_spoil_the_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the interpreter gives instead of a frame costs that thread its hit, nobody else."""
+    engine = Engine()
+    real = sys._current_frames
+    monkeypatch.setattr(sys, "_current_frames", lambda: {1: {}, 2: None, 3: object(), **real()})
+    with parked(2):
+        engine.sample()
+        engine.sample()
+        used = named(engine.drain(), "wait_for_the_end")
+
+    assert 4 == used.hits
+    assert {"thread"} == set(engine.errors)
+
+
+def test_our_own_threads_are_left_out() -> None:
+    """No stack of a profile shows the profiler."""
+    engine, release, arrived = Engine(), threading.Event(), threading.Event()
+
+    def work_of_ours() -> None:
+        arrived.set()
+        release.wait()
+
+    worker = Worker(work_of_ours, "ox_otel_test")
+    arrived.wait()
+    engine.sample()
+    release.set()
+    worker.join(5)
+
+    assert Usage() == named(engine.drain(), "work_of_ours")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_no_collection_starts_while_frames_are_listed(
+    monkeypatch: pytest.MonkeyPatch, enabled: bool
+) -> None:
+    """Where it could deadlock, garbage collection is off during the call, and then as before."""
+    monkeypatch.setattr(_threads, "_COLLECTS_BETWEEN_INSTRUCTIONS", False)
+    real, during = sys._current_frames, []
+
+    def listed() -> object:
+        during.append(gc.isenabled())
+        return real()
+
+    monkeypatch.setattr(sys, "_current_frames", listed)
+    was = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        Engine().sample()
+        after = gc.isenabled()
+    finally:
+        (gc.enable if was else gc.disable)()
+
+    assert [False] == during
+    assert enabled == after
+
+
+def test_code_that_comes_and_goes_is_neither_misnamed_nor_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Generated functions whose code is freed: every name is a true one, memory is bounded."""
+    monkeypatch.setattr(_threads, "MAX_CODES", 50)
+    engine, stop = Engine(), threading.Event()
+    calls: list[int] = []
+
+    def generate() -> None:
+        while not stop.is_set():
+            number = len(calls)
+            space: dict[str, object] = {"__name__": "generated", "sleep": time.sleep}
+            exec(f"def f{number}(): sleep(0.0005)", space)  # noqa: S102
+            space[f"f{number}"]()  # type: ignore[operator]
+            calls.append(number)
+
+    kept, names, seconds, hits = 0, set(), 0.0, 0
+    with threads(generate):
+        began = time.monotonic()
+        for number in range(1, 301):
+            engine.sample()
+            time.sleep(0.002)
+            if number % 20 == 0:
+                stacks = engine.drain()
+                used = named(stacks, "generate")
+                seconds += used.cpu_seconds + used.wait_seconds
+                hits += used.hits
+                names |= {f for stack in stacks for f in stack if f.module == "generated"}
+                kept = max(kept, len(engine._names.known))
+        elapsed = time.monotonic() - began
+        stop.set()
+
+    assert names <= {Function("generated", f"f{number}") for number in calls}
+    assert len(names) > 50
+    assert kept <= 50
+    assert 290 <= hits <= 300
+    assert elapsed == pytest.approx(seconds, rel=0.15)
+
+
+def test_threads_that_come_and_go_leave_nothing_behind() -> None:
+    """A thousand short threads: their hits are counted, and none is remembered."""
+    engine = Engine()
+    for _ in range(50):
+        with threads(*[lambda: time.sleep(0.003)] * 20):
+            engine.sample()
+    engine.sample()
+
+    assert len(engine._threads) <= 3
+    assert named(engine.drain(), "<lambda>").hits > 500
+
+
+def test_time_before_a_reset_is_nobodys() -> None:
+    """After a pause the first sample counts hits, but no time."""
+    engine = Engine()
+    with parked(1):
+        engine.sample()
+        engine.drain()
+        engine.reset()
+        time.sleep(0.2)
+        engine.sample()
+        used = named(engine.drain(), "wait_for_the_end")
+
+    assert 1 == used.hits
+    assert 0.0 == used.wait_seconds

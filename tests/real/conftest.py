@@ -1,0 +1,195 @@
+"""Real servers for the tests here: Prometheus and VictoriaMetrics, on loopback and a free port."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+DEPLOYED = Path(__file__).parents[2] / "deploy" / "prometheus" / "prometheus.yml"
+
+Series = list[tuple[dict[str, str], float]]
+"""What a query answers: (labels, value) for each series."""
+
+
+def installed(program: str) -> str:
+    """Return the path of a program; without it tests are skipped, but in CI they fail."""
+    path = shutil.which(program)
+    if path is None:
+        missing = f"{program} is not installed"
+        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+    return path
+
+
+@pytest.fixture(scope="module")
+def free_port() -> int:
+    """A port on 127.0.0.1 that nothing listens on."""
+    return unused_port()
+
+
+def unused_port() -> int:
+    """Return a port on 127.0.0.1 that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Store:
+    """A running server that scrapes targets, and answers PromQL about what it has scraped."""
+
+    def __init__(self, url: str, process: subprocess.Popen[bytes], config: Path, log: Path) -> None:
+        self.url = url
+        self._process = process
+        self._config = config
+        self._log = log
+
+    def log(self) -> str:
+        """Return what the server has logged."""
+        return self._log.read_text()
+
+    def scrape(self, *targets: str, every: float = 1.0) -> None:
+        """Scrape these targets, `host:port`, from now on; return once all have been, or fail.
+
+        The rest of the configuration is that of `deploy/prometheus`. Servers take about ten
+        seconds to take up a configuration: give all targets at once.
+        """
+        config = yaml.safe_load(DEPLOYED.read_text())
+        config["global"]["scrape_interval"] = f"{round(every * 1000)}ms"
+        [job] = config["scrape_configs"]
+        job["static_configs"] = [{"targets": list(targets)}]
+        self._config.write_text(yaml.safe_dump(config))
+        self._process.send_signal(signal.SIGHUP)  # both servers read their configuration anew
+        for target in targets:
+            self.wait_for(f'up{{instance="{target}"}} == 1', timeout=60)
+
+    def query(self, expr: str) -> Series:
+        """Evaluate the expression now; fail if the server does not accept it."""
+        return [
+            (series["metric"], float(series["value"][1]))
+            for series in self._get("/api/v1/query", query=expr)["result"]
+        ]
+
+    def query_range(self, expr: str, seconds: float, step: float = 1.0) -> Series:
+        """Evaluate the expression at each step of the last seconds; return all of the values."""
+        end = time.time()
+        answer = self._get(
+            "/api/v1/query_range", query=expr, start=end - seconds, end=end, step=step
+        )
+        return [
+            (series["metric"], float(value))
+            for series in answer["result"]
+            for _, value in series["values"]
+        ]
+
+    def wait_for(self, expr: str, timeout: float = 30) -> Series:
+        """Return the answer to the query as soon as it is not empty; fail after `timeout` s."""
+        deadline = time.monotonic() + timeout
+        while not (series := self.query(expr)):
+            if time.monotonic() > deadline:
+                pytest.fail(f"{self.url}: no data after {timeout} s for {expr}\n{self.log()}")
+            time.sleep(0.2)
+        return series
+
+    def _get(self, path: str, **parameters: str | float) -> Any:
+        form = urllib.parse.urlencode(parameters).encode()
+        try:
+            with urllib.request.urlopen(self.url + path, data=form, timeout=30) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            pytest.fail(f"{parameters['query']}\n{error.read().decode()}")
+
+
+@contextmanager
+def running(
+    command: Callable[[str, Path, Path], list[str]], health: str, folder: Path
+) -> Iterator[Store]:
+    """Run a server while the block runs; `command` takes its address, configuration and data."""
+    config, log = folder / "prometheus.yml", folder / "log"
+    config.write_text("scrape_configs: []\n")
+    address = f"127.0.0.1:{unused_port()}"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(address, config, folder / "data"),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
+    try:
+        wait_until_healthy(f"http://{address}{health}", process, log)
+        yield Store(f"http://{address}", process, config, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        print(log.read_text())  # which pytest shows if a test failed
+
+
+def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when the address answers; fail if the process ends before, or after 30 seconds."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(
+                    f"{url} does not answer, exit status {process.poll()}\n{log.read_text()}"
+                )
+            time.sleep(0.1)
+        else:
+            return
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Prometheus' own checker of configurations and rules."""
+    return installed("promtool")
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A Prometheus that scrapes nothing yet."""
+    program = installed("prometheus")
+
+    def command(address: str, config: Path, data: Path) -> list[str]:
+        return [
+            program,
+            f"--web.listen-address={address}",
+            f"--config.file={config}",
+            f"--storage.tsdb.path={data}",
+        ]
+
+    with running(command, "/-/ready", tmp_path_factory.mktemp("prometheus")) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def victoria_metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A VictoriaMetrics that scrapes nothing yet."""
+    program = installed("victoria-metrics")
+
+    def command(address: str, config: Path, data: Path) -> list[str]:
+        return [
+            program,
+            f"-httpListenAddr={address}",
+            f"-promscrape.config={config}",
+            f"-storageDataPath={data}",
+            "-search.latencyOffset=0s",  # answer about what was scraped this second
+        ]
+
+    with running(command, "/health", tmp_path_factory.mktemp("victoria-metrics")) as store:
+        yield store

@@ -1,0 +1,156 @@
+"""The host is never harmed: hostile programs, each in an interpreter of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+PREAMBLE = """
+import faulthandler, gc, os, signal, sys, threading, time
+faulthandler.enable()
+signal.alarm(40)
+from ox_otel import Profiler, Settings
+profiler = Profiler(Settings(interval=0.002, max_overhead=1))
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    """Run *code* after the preamble; a hang ends with SIGALRM, a crash shows its traceback."""
+    return subprocess.run(
+        [sys.executable, "-c", PREAMBLE + code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+DESTRUCTORS = """
+class Yielding:
+    def __init__(self): self.me = self  # only the collector frees it
+    def __del__(self): time.sleep(0)    # lets go of the GIL in the middle of a collection
+
+gc.set_threshold(50, 2, 2)
+profiler.start()
+def churn():
+    while True:
+        for _ in range(20): Yielding()
+        thread = threading.Thread(target=time.sleep, args=(0,)); thread.start(); thread.join()
+for _ in range(80): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+for _ in range(2): threading.Thread(target=churn, daemon=True).start()
+time.sleep(5)
+print(profiler.status().samples > 50, profiler.status().state, flush=True)
+os._exit(0)
+"""
+
+
+def test_destructors_do_not_deadlock_the_process() -> None:
+    """Garbage whose destructor lets go of the GIL, and threads that come and go: no hang."""
+    done = run(DESTRUCTORS)
+
+    assert (0, "True running\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+STRESS = """
+gc.set_threshold(100, 5, 5)
+sys.setrecursionlimit(5000)
+profiler.start()
+end = time.monotonic() + 6
+def generator(depth):
+    if depth: yield from generator(depth - 1)
+    yield depth
+def dive(depth):
+    return dive(depth - 1) if depth else [][1]
+def exceptions():
+    while time.monotonic() < end:
+        try: dive(800)
+        except IndexError: pass
+def generators():
+    while time.monotonic() < end: sum(generator(100))
+def code():
+    while time.monotonic() < end:
+        space = {}
+        exec("def f(n):\\n  return f(n - 1) if n else sorted(range(50), key=lambda x: -x)", space)
+        space["f"](20)
+def churn():
+    while time.monotonic() < end:
+        thread = threading.Thread(target=sum, args=(generator(50),)); thread.start(); thread.join()
+threads = [threading.Thread(target=t) for t in (exceptions, generators, code, churn) for _ in "ab"]
+for thread in threads: thread.start()
+worst, last = 0.0, time.monotonic()
+while time.monotonic() < end:
+    time.sleep(0.001)
+    now = time.monotonic(); worst, last = max(worst, now - last), now
+for thread in threads: thread.join()
+status = profiler.status()
+print(status.samples > 50, status.state, status.errors, worst < 2)
+"""
+
+
+def test_a_wild_program_is_sampled_without_a_crash() -> None:
+    """Exceptions, generators, deep recursion, exec, thread churn and collections all at once."""
+    done = run(STRESS)
+
+    assert (0, "True running 0 True\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+AUDIT = """
+def refuse(event, arguments):
+    if event == "sys._current_frames": raise PermissionError(event)
+sys.addaudithook(refuse)
+profiler.start()
+time.sleep(0.5)
+status = profiler.status()
+print(status.state, status.reason, 10 <= status.errors < 50, status.samples)
+"""
+
+
+def test_an_audit_hook_may_forbid_sampling() -> None:
+    """A hook that refuses the list of frames suspends sampling, with a reason and no storm."""
+    done = run(AUDIT)
+
+    expected = "suspended 10 errors in a row, the last PermissionError True 0\n"
+    assert (0, expected, "") == (done.returncode, done.stdout, done.stderr)
+
+
+SIGNALS = """
+def handler(*_):
+    profiler.pause(); profiler.unpause(); profiler.status(); profiler.set_interval(0.002)
+signal.signal(signal.SIGPROF, handler)
+signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
+profiler.start()
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    profiler.start(); sum(range(1000))
+signal.setitimer(signal.ITIMER_PROF, 0)
+profiler.unpause()
+before = profiler.status().samples
+time.sleep(0.5)
+print(profiler.status().state, profiler.status().samples > before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(__import__("signal"), "setitimer"), reason="no interval timers")
+def test_a_signal_handler_may_call_us() -> None:
+    """The verbs may be called at a thousand times a second from a signal handler."""
+    done = run(SIGNALS)
+
+    assert (0, "running True\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+SHUTDOWN = """
+import atexit
+atexit.register(profiler.start)
+def late():
+    time.sleep(0.2)
+    profiler.start()
+    print(profiler.status().state in ("running", "failed"))
+threading.Thread(target=late).start()
+"""
+
+
+def test_starting_at_the_interpreters_end_is_harmless() -> None:
+    """Started when no thread can be had any more, it raises nothing and delays nothing."""
+    done = run(SHUTDOWN)
+
+    assert (0, "True\n", "") == (done.returncode, done.stdout, done.stderr)

@@ -4,10 +4,12 @@ import argparse
 import builtins
 import io
 import os
-import runpy
 import sys
 from dataclasses import fields
-from types import ModuleType
+from importlib.machinery import SourceFileLoader
+from importlib.util import find_spec
+from types import CodeType, ModuleType
+from typing import Any
 
 from ox_otel._install import install
 from ox_otel._settings import ConfigError, Settings
@@ -17,17 +19,25 @@ def main() -> None:
     """Install the profiler as the options say, then run the program as Python would."""
     parser = _parser()
     options = vars(parser.parse_args())
-    program, module = options.pop("program"), options.pop("module")
-    if not (program or module):
+    module, program = options.pop("module"), options.pop("program")
+    if module:
+        program = module + program  # argparse ends the one at a `--` and begins the other
+    elif program[:1] == ["--"]:
+        del program[0]
+    if not program:
         parser.error("no program given: app.py or -m module is needed")
+    # before `install`, for the recorders that the program brings with it
+    if not sys.flags.safe_path:
+        sys.path[0] = os.getcwd() if module else os.path.dirname(os.path.realpath(program[0]))
+    sys.argv = program
     try:
         install(**options)
-    except ConfigError as error:
+        main_module, code = (_module if module else _script)(program[0])
+    except (ConfigError, ImportError, OSError) as error:
         parser.error(str(error))
-    if module:
-        _run_module(*module)
-    else:
-        _run_script(*program)
+    # for good, unlike runpy: threads of the program may need its `__main__` when its end is reached
+    sys.modules["__main__"] = main_module
+    exec(code, main_module.__dict__)  # noqa: S102 - that is the task
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,22 +62,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run_module(name: str, *arguments: str) -> None:
-    if not sys.flags.safe_path:
-        sys.path[0] = os.getcwd()
-    sys.argv = [name, *arguments]  # runpy puts the module's file in the place of the name
-    runpy.run_module(name, run_name="__main__", alter_sys=True)
+def _module(name: str) -> tuple[ModuleType, CodeType]:
+    """Return the module `__main__` for `-m name`, and the code to run in it."""
+    spec: Any = find_spec(name)
+    if spec is not None and spec.submodule_search_locations is not None:  # a package
+        spec = find_spec(f"{name}.__main__")
+    code = None if spec is None else spec.loader.get_code(spec.name)
+    if code is None:
+        raise ImportError(f"there is no module {name} to run")
+    sys.argv[0] = spec.origin
+    main_module = _main_module(
+        __file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent
+    )
+    return main_module, code
 
 
-def _run_script(path: str, *arguments: str) -> None:
-    # not runpy.run_path: it takes the module `__main__` away again when the script ends, while
-    # threads of the script may still need it
-    if not sys.flags.safe_path:
-        sys.path[0] = os.path.dirname(os.path.realpath(path))
-    sys.argv = [path, *arguments]
-    main_module = ModuleType("__main__")
-    main_module.__dict__.update(__file__=path, __builtins__=builtins)
-    sys.modules["__main__"] = main_module
+def _script(path: str) -> tuple[ModuleType, CodeType]:
+    """Return the module `__main__` for the script at *path*, and the code to run in it."""
+    path = os.path.abspath(path)
     with io.open_code(path) as file:
-        code = compile(file.read(), path, "exec")
-    exec(code, main_module.__dict__)  # noqa: S102 - that is the task
+        code = compile(file.read(), path, "exec", dont_inherit=True)
+    return _main_module(__file__=path, __loader__=SourceFileLoader("__main__", path)), code
+
+
+def _main_module(**attributes: object) -> ModuleType:
+    module = ModuleType("__main__")
+    module.__dict__.update(attributes, __builtins__=builtins)
+    return module

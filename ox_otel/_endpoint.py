@@ -1,107 +1,120 @@
 """Our own endpoint: a small HTTP server on native threads of ours."""
 
-import select
+import io
 import socket
 import time
-from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import partial
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from ipaddress import ip_address
+from selectors import EVENT_READ, DefaultSelector
+from typing import Any
 
 from ox_otel._native import Worker
-from ox_otel.http import MAX_BODY, TOO_LARGE, Request, Response
+from ox_otel.http import MAX_BODY, TOO_LARGE, Request, Response, Site, plain, respond
 
 MAX_CONNECTIONS = 8
 """Connections answered at once; whoever comes then is turned away."""
 
 CLIENT_SECONDS = 5.0
-"""How long a client may take over any one step."""
+"""How long a client may take to send its request, and then to take each part of the answer."""
 
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches *host*."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+CLOSE_SECONDS = 1.0
+"""How long `close` waits for our threads."""
 
 
 class Endpoint:
-    """Answers requests at *host* and *port* (0: any free one) with *respond*, until `close`.
-
-    *charge* is told what it cost, in CPU seconds.
+    """Answers requests at *host* and *port* (0: any free one) as *site* has it, until `close`.
 
     Raises:
         OSError: the address cannot be had.
+        UnicodeError: *host* cannot be the name of a host.
         RuntimeError: there is no thread to be had.
+        MemoryError: as above.
     """
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        respond: Callable[[Request], Response],
-        charge: Callable[[float], None],
-    ) -> None:
-        self._respond = respond
-        self._charge = charge
+    def __init__(self, host: str, port: int, site: Site) -> None:
+        self._site = site
+        self._conversations: list[tuple[Worker, socket.socket]] = []
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, port), family=family)
-        self._listener.setblocking(False)
-        self._bell, self._ear = socket.socketpair()
-        self._connections: list[Worker] = []
+        with ExitStack() as opened:
+            self._listener = opened.enter_context(socket.create_server((host, port), family=family))
+            self._listener.setblocking(False)
+            self._bell, self._ear = map(opened.enter_context, socket.socketpair())
+            self._ready = opened.enter_context(DefaultSelector())
+            self._ready.register(self._listener, EVENT_READ)
+            self._ready.register(self._ear, EVENT_READ)
+            self._worker = Worker(self._listen, "ox_otel_listen")
+            self._opened = opened.pop_all()
         name = f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self._listener.getsockname()[1]}"
-        try:
-            self._worker = Worker(self._listen, "ox_otel_listen")
-        except BaseException:
-            self._close_sockets()
-            raise
 
     def close(self) -> None:
-        """Stop listening, within a second."""
+        """Stop listening and end all conversations, within a second."""
+        deadline = time.monotonic() + CLOSE_SECONDS
         self._bell.send(b"!")
-        self._worker.join(1.0)
-        self._close_sockets()
-
-    def _close_sockets(self) -> None:
-        for one in (self._listener, self._bell, self._ear):
-            one.close()
+        self._worker.join(CLOSE_SECONDS)
+        for _, connection in self._conversations:
+            with suppress(OSError):  # it has ended
+                connection.shutdown(socket.SHUT_RDWR)
+        for worker, _ in self._conversations:
+            worker.join(max(deadline - time.monotonic(), 0.0))
+        self._opened.close()
 
     def _listen(self) -> None:
-        poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
-        poll.register(self._ear, select.POLLIN)
-        ear = self._ear.fileno()
-        while all(descriptor != ear for descriptor, _ in poll.poll()):
+        charged = 0.0
+        while all(key.fileobj is not self._ear for key, _ in self._ready.select()):
             try:
                 connection, _ = self._listener.accept()
             except OSError:  # gone again, or no descriptor left: no reason to spin
-                time.sleep(0.01)
+                time.sleep(0.1)
                 continue
             self._answer(connection)
+            cpu_seconds = time.thread_time()
+            self._site.profiler.charge(cpu_seconds - charged)
+            charged = cpu_seconds
 
     def _answer(self, connection: socket.socket) -> None:
         """Answer *connection* on a thread of its own, or close it if there are too many."""
-        self._connections = [worker for worker in self._connections if worker.alive()]
-        if len(self._connections) < MAX_CONNECTIONS:
-            try:
-                work = partial(self._converse, connection)
-                self._connections.append(Worker(work, "ox_otel_http"))
-            except (RuntimeError, MemoryError):
-                connection.close()
-        else:
+        self._conversations = [one for one in self._conversations if one[0].alive()]
+        if len(self._conversations) >= MAX_CONNECTIONS:
             connection.close()
+            return
+        try:
+            worker = Worker(partial(self._converse, connection), "ox_otel_http")
+        except (RuntimeError, MemoryError):
+            connection.close()
+        else:
+            self._conversations.append((worker, connection))
 
     def _converse(self, connection: socket.socket) -> None:
-        with connection:
-            connection.settimeout(CLIENT_SECONDS)
-            try:
-                _Conversation(connection, self._respond)
-            except OSError:  # the client has gone
-                pass
-            finally:
-                self._charge(time.thread_time())
+        try:
+            with connection:
+                _Conversation(connection, self._site)
+        except OSError:  # the client has gone, or was too slow
+            pass
+        except Exception:
+            self._site.profiler.count_error("request")
+        finally:
+            self._site.profiler.charge(time.thread_time())
+
+
+class _Patience(io.RawIOBase):
+    """Reads what *connection* sends within `CLIENT_SECONDS` in all, however it drips."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._deadline = time.monotonic() + CLIENT_SECONDS
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
 
 
 class _Conversation(BaseHTTPRequestHandler):
@@ -109,25 +122,38 @@ class _Conversation(BaseHTTPRequestHandler):
 
     server_version = "ox_otel"
     sys_version = ""
+    default_request_version = "HTTP/1.0"  # even what is no HTTP gets an answer with headers
 
-    def __init__(self, connection: socket.socket, respond: Callable[[Request], Response]) -> None:
-        self._respond = respond
+    def __init__(self, connection: socket.socket, site: Site) -> None:
+        self._site = site
         super().__init__(connection, None, None)  # type: ignore[arg-type]
+
+    def setup(self) -> None:
+        """Read with a deadline."""
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_Patience(self.connection))
 
     def do_GET(self) -> None:
         """Answer a request, whatever its method."""
         length = self.headers.get("Content-Length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY:
+        # the number of digits first: `int` refuses thousands of them
+        if not length.isdecimal() or len(length) > 9 or int(length) > MAX_BODY:
             self._send(TOO_LARGE)
             return
         path, _, query = self.path.partition("?")
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(length))
-        self._send(self._respond(Request(self.command, path, query, headers, body)))
+        self._send(respond(Request(self.command, path, query, headers, body), self._site))
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer what is no request that we know, in the form of all other answers."""
+        self._send(plain(code, HTTPStatus(code).phrase))
+
     def _send(self, response: Response) -> None:
+        self.connection.settimeout(CLIENT_SECONDS)
         self.send_response(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)

@@ -3,13 +3,18 @@
 import logging
 import os
 from contextlib import ExitStack
-from functools import partial
 from importlib import import_module
+from threading import RLock
 from typing import NamedTuple, Unpack
 
-from ox_otel._native import allocate_lock
 from ox_otel._profiler import Profiler
-from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
+from ox_otel._settings import (
+    Arguments,
+    ConfigError,
+    Settings,
+    is_recorder,
+    unknown_variables,
+)
 from ox_otel.recorders import Recorder
 
 _log = logging.getLogger("ox_otel")
@@ -21,7 +26,7 @@ class _Installed(NamedTuple):
     undo: ExitStack
 
 
-_lock = allocate_lock()
+_lock = RLock()  # the module of a recorder may call `install` itself
 _installed: _Installed | None = None
 
 
@@ -31,14 +36,22 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
     A second call changes nothing and returns the same profiler.
 
     Raises:
-        ConfigError: a setting is wrong, or a recorder cannot be had.
+        ConfigError: a setting is wrong, or a recorder cannot be had; nothing is installed then.
     """
     global _installed  # noqa: PLW0603 - one profiler a process is the point
     with _lock:
         profiler = get()
         if profiler is None:
-            profiler, undo = _assemble(Settings.from_env(os.environ, **settings))
+            for name in unknown_variables(os.environ):
+                _log.warning("ox_otel: %s is not a setting of this version", name)
+            wanted = Settings.from_env(os.environ, **settings)
+            profiler, undo = Profiler(wanted), ExitStack()
             _installed = _Installed(os.getpid(), profiler, undo)
+            try:
+                _assemble(profiler, wanted, undo)
+            except BaseException:
+                uninstall()
+                raise
         return profiler
 
 
@@ -51,27 +64,23 @@ def get() -> Profiler | None:
 
 def uninstall() -> None:
     """Take the profiler away again: no thread, collector or socket remains."""
-    global _installed  # noqa: PLW0603
+    global _installed
     with _lock:
         if _installed is not None:
-            _installed.undo.close()
-            _installed = None
+            undo, _installed = _installed.undo, None
+            undo.close()
 
 
-def _assemble(settings: Settings) -> tuple[Profiler, ExitStack]:
-    """Return a started profiler and what undoes it; after an error nothing remains."""
-    for name in unknown_variables(os.environ):
-        _log.warning("ox_otel: %s is not a setting of this version", name)
-    profiler = Profiler(settings)
-    with ExitStack() as undo:
-        undo.callback(profiler.cancel)
-        if settings.enabled:
-            for choice in settings.recorders:
-                profiler.add_recorder(_recorder(choice, profiler, undo))
-            if settings.port is not None:
-                _serve(profiler, settings, undo)
-            profiler.start()
-        return profiler, undo.pop_all()
+def _assemble(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:
+    """Connect *profiler* with all that it needs and start it; *undo* learns how to undo that."""
+    undo.callback(profiler.cancel)
+    if not settings.enabled:
+        return
+    for choice in settings.recorders:
+        profiler.add_recorder(_recorder(choice, profiler, undo))
+    if settings.port is not None:
+        _serve(profiler, settings, settings.port, undo)
+    profiler.start()
 
 
 def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Recorder:
@@ -97,7 +106,7 @@ def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Re
         raise ConfigError(
             f"OX_OTEL_RECORDERS (argument recorders): {choice!r} cannot be had: {error}"
         ) from error
-    if not isinstance(made, Recorder):
+    if not is_recorder(made):
         raise ConfigError(
             f"OX_OTEL_RECORDERS (argument recorders): {choice!r} made {made!r}, "
             "which has no method `record`"
@@ -105,11 +114,11 @@ def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Re
     return made
 
 
-def _serve(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:
+def _serve(profiler: Profiler, settings: Settings, port: int, undo: ExitStack) -> None:
     """Open our own endpoint; where that fails, the host goes on without."""
     # here, because the standard library's HTTP server is dear to import
-    from ox_otel._endpoint import Endpoint, is_loopback
-    from ox_otel.http import Site, respond
+    from ox_otel._endpoint import Endpoint
+    from ox_otel.http import Site, is_loopback
 
     site = Site(profiler, None, settings.token, is_loopback(settings.host))
     if "prometheus" in settings.recorders:
@@ -117,11 +126,9 @@ def _serve(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:
 
         site = site._replace(expose=expose)
     try:
-        endpoint = Endpoint(
-            settings.host, settings.port or 0, partial(respond, site=site), profiler.charge
-        )
-    except (OSError, RuntimeError, MemoryError) as error:
-        _log.warning("ox_otel: no endpoint at %s:%s: %s", settings.host, settings.port, error)
+        endpoint = Endpoint(settings.host, port, site)
+    except (OSError, UnicodeError, RuntimeError, MemoryError) as error:
+        _log.warning("ox_otel: no endpoint at %s:%s: %s", settings.host, port, error)
         return
     profiler.url = endpoint.url
     undo.callback(endpoint.close)

@@ -5,7 +5,7 @@ module, or of the module `OTHER` where even that has not earned a series. So eve
 exactly one series for its top, and once in each series that stands for one of its frames.
 
 The heat of a function is its share of the stacks seen plus its share of the CPU used, halved
-every `HALF_LIFE` seconds. Half of the table is given away cheaply, to whatever was seen twice; the
+every `HALF_LIFE` seconds. Half of the table is given away cheaply, to whatever was seen a few times; the
 other half only to functions whose share says that they matter, so that start-up code cannot
 fill the table; the last eighth is kept for the `OTHER` of modules.
 """
@@ -23,7 +23,7 @@ RETIRE_AFTER = 1800.0
 """Seconds without an increment after which a series may end to make room for a hotter one."""
 
 _REST = Function(OTHER, OTHER)
-_CHEAP = 1.5  # heat of a function seen twice, a little decayed
+_CHEAP = 5.0  # heat of a function seen five times waiting, or two or three times running
 
 
 class Ledger:

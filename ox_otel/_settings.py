@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, TypedDict, TypeGuard, Unpack, cast
 
 from ox_otel.recorders import Recorder
 
@@ -37,7 +37,9 @@ class ConfigError(ValueError):
 def _truth(value: object) -> bool:
     if isinstance(value, bool):
         return value
-    word = str(value).strip().lower()
+    if not isinstance(value, str):
+        raise TypeError
+    word = value.strip().lower()
     if word in ("true", "1", "yes", "on"):
         return True
     if word in ("false", "0", "no", "off"):
@@ -47,19 +49,18 @@ def _truth(value: object) -> bool:
 
 def _one_of(*words: str) -> Callable[[object], str]:
     def read(value: object) -> str:
-        word = str(value).strip().lower()
-        if word not in words:
+        if not isinstance(value, str) or value.strip().lower() not in words:
             raise ValueError
-        return word
+        return value.strip().lower()
 
     return read
 
 
 def _number(lowest: float, highest: float) -> Callable[[object], float]:
     def read(value: object) -> float:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise TypeError
-        number = float(cast("str", value))
+        number = float(value)
         if not (math.isfinite(number) and lowest <= number <= highest):
             raise ValueError
         return number
@@ -69,9 +70,9 @@ def _number(lowest: float, highest: float) -> Callable[[object], float]:
 
 def _whole(lowest: int, highest: int) -> Callable[[object], int]:
     def read(value: object) -> int:
-        if isinstance(value, bool | float):
+        if isinstance(value, bool) or not isinstance(value, int | str):
             raise TypeError
-        number = int(cast("str", value))
+        number = int(value)
         if not lowest <= number <= highest:
             raise ValueError
         return number
@@ -96,11 +97,16 @@ def _recorders(value: object) -> tuple[str | Recorder, ...]:
             if name not in ("", "prometheus", "otel") and not (module and colon and factory):
                 raise ValueError
             found += [name] if name else []
-        elif isinstance(part, Recorder) and not isinstance(part, type):
+        elif is_recorder(part):
             found.append(part)
         else:
             raise TypeError
     return tuple(found)
+
+
+def is_recorder(value: object) -> TypeGuard[Recorder]:
+    """Return whether *value* can record (a class cannot, its instances may)."""
+    return isinstance(value, Recorder) and not isinstance(value, type)
 
 
 def _text(value: object) -> str:
@@ -231,9 +237,8 @@ class Settings:
         names = [setting.name for setting in fields(cls)]
         for name, value in arguments.items():
             if name not in names:
-                raise ConfigError(
-                    f"{name}={value!r} is not a setting; accepted are {', '.join(names)}"
-                )
+                # without its value, which may be that of a misspelt `token`
+                raise ConfigError(f"{name} is not a setting; accepted are {', '.join(names)}")
             values[name] = value
         return cls(**values)
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from html import escape
+from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,8 +18,6 @@ from ox_otel._settings import ConfigError
 
 MAX_BODY = 4096
 """Bytes of a request's body that any route needs; a server should refuse longer ones."""
-
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _SECURITY = {
     "Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -63,39 +62,45 @@ def respond(request: Request, site: Site) -> Response:
     """Return the answer to *request*; errors are answers too."""
     routes = _ROUTES.get(request.path)
     if routes is None:
-        return _text(404, "not found; there are " + " ".join(_ROUTES))
+        return plain(404, "not found; there are " + " ".join(_ROUTES))
     method = "GET" if request.method == "HEAD" else request.method
     answer = routes.get(method)
     if answer is None:
         allowed = ", ".join(routes)
-        return _text(405, f"{request.path} takes {allowed}", {"Allow": allowed})
-    refusal = None if request.path == "/metrics" else _refusal(request, site)
-    if refusal is not None:
-        return refusal
+        return plain(405, f"{request.path} takes {allowed}", {"Allow": allowed})
     try:
-        return answer(request, site)
+        refusal = None if request.path == "/metrics" else _refusal(request, site)
+        return refusal or answer(request, site)
     except ConfigError as error:
-        return _text(400, str(error))
+        return plain(400, str(error))
     except Exception:
         site.profiler.count_error("request")
-        return _text(500, "internal error")
+        return plain(500, "internal error")
 
 
 def _refusal(request: Request, site: Site) -> Response | None:
     """Return why *request* may not see or change anything, None if it may."""
     if site.token is not None:
-        given = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
+        given = request.headers.get("authorization", "").encode("utf-8", "backslashreplace")
         # on bytes: comparing text raises for what is not ASCII
         if not hmac.compare_digest(given, f"Bearer {site.token}".encode()):
-            return _text(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+            return plain(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
     elif not site.loopback:
-        return _text(403, "only /metrics is served here without OX_OTEL_TOKEN")
-    elif _host(request.headers.get("host", "")) not in LOOPBACK:
+        return plain(403, "only /metrics is served here without OX_OTEL_TOKEN")
+    elif not is_loopback(_host(request.headers.get("host", ""))):
         # a page elsewhere may give its own name our address (DNS rebinding)
-        return _text(421, "this host name is not served here")
+        return plain(421, "this host name is not served here")
     if request.method == "POST" and _crosses_sites(request.headers):
-        return _text(403, "another site's page may not change anything here")
+        return plain(403, "another site's page may not change anything here")
     return None
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches *host*, a name or an address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _host(netloc: str) -> str:
@@ -110,12 +115,12 @@ def _crosses_sites(headers: Mapping[str, str]) -> bool:
     if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         return True
     origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get("host")
+    return origin is not None and origin.split("://")[1:] != [headers.get("host")]
 
 
 def _metrics(request: Request, site: Site) -> Response:
     if site.expose is None:
-        return _text(404, "the recorder prometheus is not in use")
+        return plain(404, "the recorder prometheus is not in use")
     content_type, body = site.expose(request.headers.get("accept", ""))
     return Response(200, {**_SECURITY, "Content-Type": content_type}, body)
 
@@ -172,9 +177,10 @@ def _response(
     return Response(status, headers, text.encode())
 
 
-def _text(status: int, text: str, more: Mapping[str, str] | None = None) -> Response:
+def plain(status: int, text: str, more: Mapping[str, str] | None = None) -> Response:
+    """Return a line of text as a response, with *more* headers."""
     return _response(status, "text/plain; charset=utf-8", text + "\n", more)
 
 
-TOO_LARGE = _text(413, f"no body here is longer than {MAX_BODY} bytes")
+TOO_LARGE = plain(413, f"no body here is longer than {MAX_BODY} bytes")
 """The answer of a server to a request whose body it will not read."""

@@ -19,9 +19,16 @@ MAX_FUNCTIONS = 990
 
 _REST = Function(OTHER, OTHER)
 
+_publishing: dict[MeterProvider | None, "OtelRecorder | None"] = {}
+"""The recorder that the instruments of each provider observe; None as a provider: the global one.
+
+An SDK makes an instrument of one name only once, with the callbacks it got then, and the API
+knows no way to take it away: instruments outlive the recorder that they were made for.
+"""
+
 
 class OtelRecorder:
-    """Publishes what *profiler* finds as `ox_profile.*` until `close`.
+    """Publishes what *profiler* finds as `ox_profile.*`, until `close` or the provider's next one.
 
     *provider* is the MeterProvider to use, by default the global one, set now or later. Instead
     of module and function there is one attribute, `code.function.name`.
@@ -29,25 +36,25 @@ class OtelRecorder:
 
     def __init__(self, profiler: Profiler, provider: MeterProvider | None = None) -> None:
         self._profiler = profiler
+        self._provider = provider
         self._counts = CountingRecorder()
         self._named = {_REST}
-        self._closed = False
-        meter = get_meter("ox_otel", package_version(), provider)
-        for metric in METRICS:
-            create = (
-                meter.create_observable_counter
-                if metric.kind == "counter"
-                else meter.create_observable_gauge
-            )
-            name = f"ox_profile.{metric.name}"
-            create(name, [self._observer(metric)], unit=metric.unit, description=metric.text)
+        is_new = provider not in _publishing
+        _publishing[provider] = self
+        if is_new:
+            _create_instruments(provider)
 
     def close(self) -> None:
-        """Publish nothing more; the API knows no way to take an instrument away."""
-        self._closed = True
+        """Publish nothing more."""
+        if _publishing[self._provider] is self:
+            _publishing[self._provider] = None
 
     def record(self, batch: Batch) -> None:
-        """Add *batch* to what the next collection observes, at most `MAX_FUNCTIONS` by name."""
+        """Add *batch* to what the next collection observes, at most `MAX_FUNCTIONS` by name.
+
+        The others count under `OTHER`, where a stack with several of them counts several times
+        but for its self figures.
+        """
         self._named -= batch.retired.keys()
         self._named.update(batch.retired.values())
         functions: dict[Function, Usage] = {}
@@ -58,19 +65,37 @@ class OtelRecorder:
             functions[home] = functions.get(home, NOTHING).plus(usage)
         self._counts.record(replace(batch, functions=functions))
 
-    def _observer(self, metric: Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        def observe(_: CallbackOptions) -> list[Observation]:
-            if self._closed:
+    def observe(self, metric: Metric) -> list[Observation]:
+        """Return the series of *metric*; none after an error."""
+        with self._profiler.charging():
+            try:
+                values = metric.read(self._counts.snapshot(), self._profiler.status())
+                return [Observation(value, _attributes(metric, of)) for of, value in values]
+            except Exception:
+                self._profiler.count_error("scrape")
                 return []
-            with self._profiler.charging():
-                try:
-                    values = metric.read(self._counts.snapshot(), self._profiler.status())
-                    return [Observation(value, _attributes(metric, of)) for of, value in values]
-                except Exception:
-                    self._profiler.count_error("scrape")
-                    return []
 
-        return observe
+
+def _create_instruments(provider: MeterProvider | None) -> None:
+    meter = get_meter("ox_otel", package_version(), provider)
+    for metric in METRICS:
+        create = (
+            meter.create_observable_counter
+            if metric.kind == "counter"
+            else meter.create_observable_gauge
+        )
+        callback = _callback(provider, metric)
+        create(f"ox_profile.{metric.name}", [callback], metric.unit, metric.text)
+
+
+def _callback(
+    provider: MeterProvider | None, metric: Metric
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(_: CallbackOptions) -> list[Observation]:
+        recorder = _publishing[provider]
+        return recorder.observe(metric) if recorder is not None else []
+
+    return observe
 
 
 def _attributes(metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:

@@ -4,6 +4,7 @@ A collection reads one immutable snapshot: it takes no lock that sampling could 
 raises, since an error in one collector takes down all metrics of the registry.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -42,12 +43,15 @@ class PrometheusRecorder:
 
     def close(self) -> None:
         """Take the metrics out of the registry."""
-        self._registry.unregister(self)
+        with suppress(KeyError):  # the host has done so already
+            self._registry.unregister(self)
 
     def record(self, batch: Batch) -> None:
         """Add *batch* to what the next collection shows."""
         self._counts.record(batch)
-        self._heirs = self._heirs.union(batch.retired.values())
+        self._heirs = self._heirs.union(batch.retired.values()) - batch.retired.keys()
+        if self._shown is not None:  # what ended and comes back is new again
+            self._shown -= batch.retired.keys()
 
     def describe(self) -> list[Family]:
         """Return the families, whatever their samples: the registry wants their names."""

@@ -1,5 +1,6 @@
 """The examples do what they say."""
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -25,6 +26,14 @@ def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def two_free_ports() -> int:
+    """Return a port such that nobody listens on it and on the next one."""
+    while True:
+        first = free_port()
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
+            return first
 
 
 @contextmanager
@@ -92,7 +101,7 @@ def test_the_flask_app_shows_its_profile_with_its_metrics() -> None:
 
 def test_every_gunicorn_worker_has_an_endpoint(tmp_path: Path) -> None:
     """Two workers answer on two ports, each with a profile of its own."""
-    base, first = free_port(), free_port()
+    base, first = free_port(), two_free_ports()
     text = (EXAMPLES / "gunicorn.conf.py").read_text()
     config = tmp_path / "gunicorn.conf.py"
     config.write_text(text.replace("9464", str(first), 2).replace("8000", str(base), 1))

@@ -1,0 +1,301 @@
+"""Our own endpoint, over real sockets: it serves, and no client can harm the host with it."""
+
+import http.client
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from threading import Event, Thread
+
+import pytest
+
+from ox_otel import Profiler, Settings, _endpoint
+from ox_otel._endpoint import MAX_CONNECTIONS, Endpoint
+from ox_otel._native import Worker
+from ox_otel.http import MAX_BODY, Site
+
+METRICS = b"metrics 1\n" * 20_000
+BIG = b"GET /metrics HTTP/1.0\r\nAccept: big\r\n\r\n"
+"""A request for more than the system's buffers take."""
+
+
+def expose(accept: str) -> tuple[str, bytes]:
+    """Stand in for the metrics."""
+    return "text/plain", METRICS * 100 if accept == "big" else METRICS
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """What is served, of a running profiler."""
+    with Profiler(Settings()) as profiler:
+        yield Site(profiler, expose, None, loopback=True)
+
+
+@pytest.fixture
+def endpoint(site: Site) -> Iterator[Endpoint]:
+    """An open endpoint on a free port."""
+    endpoint = Endpoint("127.0.0.1", 0, site)
+    yield endpoint
+    endpoint.close()
+
+
+def connect(endpoint: Endpoint) -> socket.socket:
+    """Return a connection to the endpoint."""
+    host, port = address(endpoint)
+    return socket.create_connection((host, port), timeout=10)
+
+
+def address(endpoint: Endpoint) -> tuple[str, int]:
+    """Return host and port of the endpoint."""
+    host, _, port = endpoint.url.removeprefix("http://").rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def ask(endpoint: Endpoint, method: str = "GET", path: str = "/metrics") -> tuple[int, bytes]:
+    """Return status and body of the answer to a request."""
+    connection = http.client.HTTPConnection(*address(endpoint), timeout=10)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def tell(endpoint: Endpoint, sent: bytes) -> bytes:
+    """Return what comes back for raw bytes, nothing if the connection is broken off."""
+    with connect(endpoint) as connection:
+        try:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            with connection.makefile("rb") as answer:
+                return answer.read()
+        except ConnectionError:
+            return b""
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Return whether the other side ends the connection before its timeout."""
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def test_metrics_are_served(endpoint: Endpoint) -> None:
+    """A scrape gets the metrics whole."""
+    assert (200, METRICS) == ask(endpoint)
+
+
+def test_a_head_has_no_body(endpoint: Endpoint) -> None:
+    """HEAD answers like GET, with the length of the body but without it."""
+    head, body = tell(endpoint, b"HEAD /metrics HTTP/1.0\r\n\r\n").split(b"\r\n\r\n")
+    assert f"Content-Length: {len(METRICS)}".encode() in head.splitlines()
+    assert b"" == body
+
+
+def test_a_form_is_read(endpoint: Endpoint, site: Site) -> None:
+    """The body of a request arrives."""
+    head = b"POST /interval HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\n\r\n"
+    assert tell(endpoint, head + b"seconds=0.75").startswith(b"HTTP/1.0 200 ")
+    assert 0.75 == site.profiler.status().interval
+
+
+def test_answers_say_little_of_the_server(endpoint: Endpoint) -> None:
+    """The headers name no version, neither of Python nor ours."""
+    head, _, _ = tell(endpoint, b"GET /nowhere HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")
+    assert b"Server: ox_otel" in [line.strip() for line in head.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "length", [str(MAX_BODY + 1), "9" * 20, "9" * 5000, "-1", "x", "", "1.5", "\xb2"]
+)
+def test_a_body_that_is_too_long(endpoint: Endpoint, length: str) -> None:
+    """What is longer than any route needs, or of no clear length, is refused unread."""
+    request = f"POST /interval HTTP/1.0\r\nContent-Length: {length}\r\n\r\n"
+    assert tell(endpoint, request.encode("latin-1")).startswith(b"HTTP/1.0 413 ")
+
+
+GARBAGE = {
+    "nothing": (b"", b""),
+    "empty lines": (b"\r\n\r\n", b""),
+    "no text": (b"\x00\xff\xfe" * 100 + b"\r\n\r\n", b"400"),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", b"400"),
+    "one word": (b"GET\r\n\r\n", b"400"),
+    "another version": (b"GET /status HTTP/9.9\r\n\r\n", b"505"),
+    "HTTP/0.9": (b"GET /status\r\nHost: localhost\r\n\r\n", b"200"),
+    "another method": (b"PROPFIND / HTTP/1.1\r\n\r\n", b"501"),
+    "odd path": (b"GET /%00%ff\xff HTTP/1.0\r\n\r\n", b"404"),
+    "absolute": (b"GET http://localhost/status HTTP/1.0\r\nHost: localhost\r\n\r\n", b"404"),
+    "long path": (b"GET /" + b"x" * 66_000 + b" HTTP/1.0\r\n\r\n", b"414"),
+    "long header": (b"GET / HTTP/1.0\r\nX: " + b"x" * 66_000 + b"\r\n\r\n", b"431"),
+    "many headers": (b"GET / HTTP/1.0\r\n" + b"X: x\r\n" * 200 + b"\r\n", b"431"),
+}
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+def test_what_is_no_request(
+    endpoint: Endpoint, site: Site, capfd: pytest.CaptureFixture[str], what: str
+) -> None:
+    """Bytes of any kind are answered or dropped, without a word on stderr or an error counted."""
+    sent, status = GARBAGE[what]
+    answer = tell(endpoint, sent)
+    # with bytes of it unread the connection is reset, which may take the answer along
+    if answer or len(sent) < 500:
+        assert status == answer[len("HTTP/1.0 ") :][:3]
+        assert bool(status) == (b"\r\nX-Content-Type-Options: nosniff\r\n" in answer)
+    assert 200 == ask(endpoint)[0]
+    assert ("", "") == capfd.readouterr()
+    assert {} == site.profiler.snapshot().errors
+
+
+def test_an_error_of_ours(
+    endpoint: Endpoint,
+    site: Site,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An error in our own code is counted, and reaches nobody's stderr."""
+    monkeypatch.setattr(_endpoint, "respond", lambda *_: 1 / 0)
+    assert b"" == tell(endpoint, b"GET / HTTP/1.0\r\n\r\n")
+    monkeypatch.undo()
+    assert 200 == ask(endpoint)[0]
+    assert {"request": 1} == site.profiler.snapshot().errors
+    assert ("", "") == capfd.readouterr()
+
+
+def test_a_client_that_leaves(endpoint: Endpoint, site: Site) -> None:
+    """A client that is gone before it has its answer is no error."""
+    for _ in range(MAX_CONNECTIONS - 1):
+        with connect(endpoint) as connection:
+            connection.sendall(BIG)
+    assert 200 == ask(endpoint)[0]
+    assert {} == site.profiler.snapshot().errors
+
+
+def test_a_slow_client_hinders_nobody(endpoint: Endpoint) -> None:
+    """While one client says nothing and one reads nothing, others are answered."""
+    with connect(endpoint), connect(endpoint) as deaf:
+        deaf.sendall(BIG)
+        began = time.monotonic()
+        assert 200 == ask(endpoint)[0]
+        assert time.monotonic() - began < 3.0
+
+
+@pytest.mark.parametrize("drop", [b"x", b""], ids=["drips", "is silent"])
+def test_a_client_has_no_more_time(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, drop: bytes
+) -> None:
+    """However a client spreads its request over time, it loses the connection in the end."""
+    monkeypatch.setattr(_endpoint, "CLIENT_SECONDS", 0.5)
+    with connect(endpoint) as connection:
+        connection.settimeout(0.05)
+        began = time.monotonic()
+        while not is_closed(connection):
+            assert time.monotonic() - began < 5.0
+            with suppress(ConnectionError):
+                connection.sendall(drop)
+        assert time.monotonic() - began > 0.4
+
+
+def test_more_connections_than_answered(endpoint: Endpoint) -> None:
+    """Only so many clients hold a thread of ours; whoever comes then is turned away at once."""
+    with ExitStack() as idle:
+        for _ in range(MAX_CONNECTIONS):
+            idle.enter_context(connect(endpoint))
+        for _ in range(3 * MAX_CONNECTIONS):
+            assert is_closed(idle.enter_context(connect(endpoint)))
+        assert MAX_CONNECTIONS == len(busy(endpoint))
+    until_none_is_busy(endpoint)
+    assert 200 == ask(endpoint)[0]
+
+
+def busy(endpoint: Endpoint) -> list[Worker]:
+    """Return the threads that answer a connection."""
+    return [worker for worker, _ in endpoint._conversations if worker.alive()]
+
+
+def until_none_is_busy(endpoint: Endpoint) -> None:
+    """Wait until all connections have been answered."""
+    deadline = time.monotonic() + 10.0
+    while busy(endpoint):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_close_with_open_connections(site: Site) -> None:
+    """Within a second of `close` neither a thread nor a socket is left, and the port is free."""
+    endpoint = Endpoint("127.0.0.1", 0, site)
+    host, port = address(endpoint)
+    with connect(endpoint), connect(endpoint) as deaf:
+        deaf.sendall(BIG)
+        time.sleep(0.1)
+        began = time.monotonic()
+        endpoint.close()
+        assert time.monotonic() - began < 1.0
+        assert [] == busy(endpoint)
+        with pytest.raises(ConnectionRefusedError):
+            connect(endpoint)
+        again = Endpoint(host, port, site)
+        assert 200 == ask(again)[0]
+        again.close()
+
+
+def test_a_port_in_use(endpoint: Endpoint, site: Site) -> None:
+    """A port that is taken is an error at once."""
+    with pytest.raises(OSError, match="in use"):
+        Endpoint(*address(endpoint), site)
+
+
+def test_ipv6(site: Site) -> None:
+    """An endpoint on IPv6 has a valid URL, and its name passes as loopback."""
+    endpoint = Endpoint("::1", 0, site)
+    try:
+        assert endpoint.url.startswith("http://[::1]:")
+        assert 200 == ask(endpoint, path="/status")[0]
+    finally:
+        endpoint.close()
+
+
+def test_answers_are_charged(site: Site) -> None:
+    """The CPU time that answers take is part of the overhead, about as the clock has it."""
+
+    def dear(_: str) -> tuple[str, bytes]:
+        until = time.thread_time() + 0.3
+        while time.thread_time() < until:
+            pass
+        return "text/plain", b""
+
+    endpoint = Endpoint("127.0.0.1", 0, site._replace(expose=dear))
+    try:
+        before = site.profiler.snapshot().overhead_seconds
+        ask(endpoint)
+    finally:
+        endpoint.close()
+    assert 0.3 <= site.profiler.snapshot().overhead_seconds - before < 0.6
+
+
+def test_a_burst_of_requests_stalls_nobody(endpoint: Endpoint) -> None:
+    """While clients ask as fast as they can, the host's own threads keep running."""
+    done = Event()
+    gaps = []
+
+    def heartbeat() -> None:
+        last = time.monotonic()
+        while not done.wait(0.005):
+            now = time.monotonic()
+            gaps.append(now - last)
+            last = now
+
+    heart = Thread(target=heartbeat)
+    heart.start()
+    try:
+        for _ in range(300):
+            ask(endpoint)
+    finally:
+        done.set()
+        heart.join()
+    gaps.sort()
+    assert gaps[int(0.95 * len(gaps))] < 0.1

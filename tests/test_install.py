@@ -1,0 +1,375 @@
+"""Installing: one profiler a process, all of it or nothing, and away again without a trace."""
+
+import logging
+import os
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+import ox_otel
+from ox_otel import Batch, ConfigError, CountingRecorder, _endpoint
+from ox_otel._native import own_idents
+from ox_otel.http import Site
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Begin without any setting in the environment, end without a profiler."""
+    for name in [name for name in os.environ if name.startswith("OX_OTEL_")]:
+        monkeypatch.delenv(name)
+    yield
+    ox_otel.uninstall()
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the path to put modules into."""
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def metrics() -> dict[str, float]:
+    """Return the host's metrics that are ours and have no labels."""
+    return {
+        sample.name: sample.value
+        for family in REGISTRY.collect()
+        for sample in family.samples
+        if sample.name.startswith("ox_profile") and not sample.labels
+    }
+
+
+def get(url: str) -> int:
+    """Return the status that a GET is answered with."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
+def until(condition: str, profiler: ox_otel.Profiler) -> None:
+    """Wait until the profiler is in the state *condition*."""
+    deadline = time.monotonic() + 10.0
+    while profiler.status().state != condition:
+        assert time.monotonic() < deadline, profiler.status()
+        time.sleep(0.01)
+
+
+def test_install_runs_and_publishes() -> None:
+    """After `install` the process is sampled, and its registry has the metrics."""
+    profiler = ox_otel.install(interval=0.005)
+    time.sleep(0.1)
+    assert "running" == profiler.status().state
+    profiler.snapshot()
+    assert 1 == metrics()["ox_profile_running"]
+    assert metrics()["ox_profile_stacks_total"] >= metrics()["ox_profile_samples_total"] > 0
+
+
+def test_install_again_changes_nothing() -> None:
+    """A second call returns the same object, whatever its arguments."""
+    profiler = ox_otel.install(interval=0.5)
+    assert profiler is ox_otel.install(interval=5)
+    assert profiler is ox_otel.get()
+    assert 0.5 == profiler.status().interval
+
+
+def test_install_from_many_threads() -> None:
+    """Threads that install at the same time get the same object."""
+    barrier = Barrier(8)
+
+    def install() -> ox_otel.Profiler:
+        barrier.wait()
+        return ox_otel.install()
+
+    with ThreadPoolExecutor(8) as threads:
+        installed = [threads.submit(install) for _ in range(8)]
+    assert {ox_otel.get()} == {future.result() for future in installed}
+
+
+def test_a_wrong_setting_installs_nothing() -> None:
+    """After a ConfigError there is no profiler, thread, collector or socket."""
+    for wrong in ({"interval": "nan"}, {"intervall": 1}, {"port": "http"}):
+        settings: dict[str, Any] = wrong
+        with pytest.raises(ConfigError):
+            ox_otel.install(**settings)
+        assert ox_otel.get() is None
+        assert {} == metrics()
+        assert set() == own_idents
+
+
+def test_a_variable_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong variable stops at the start, by name."""
+    monkeypatch.setenv("OX_OTEL_MAX_SERIES", "many")
+    with pytest.raises(ConfigError, match=r"OX_OTEL_MAX_SERIES .*'many' is not accepted"):
+        ox_otel.install()
+
+
+def test_a_later_recorder_that_is_wrong_undoes_the_earlier() -> None:
+    """What was set up before the fault is taken away again, so that a second attempt works."""
+    with pytest.raises(ConfigError):
+        ox_otel.install(recorders="prometheus,nowhere:factory")
+    assert {} == metrics()
+    assert "running" == ox_otel.install(recorders="prometheus").status().state
+
+
+def test_uninstall_takes_everything_away() -> None:
+    """After `uninstall` nothing is left: no profiler, thread, collector or socket."""
+    profiler = ox_otel.install(port=0)
+    assert 200 == get(f"{profiler.url}/metrics")
+    ox_otel.uninstall()
+    assert ox_otel.get() is None
+    assert "stopped" == profiler.status().state
+    assert set() == own_idents
+    assert {} == metrics()
+    with pytest.raises(urllib.error.URLError):
+        get(f"{profiler.url}/metrics")
+
+
+def test_uninstall_without_anything() -> None:
+    """To take away what is not there is no error."""
+    ox_otel.uninstall()
+    ox_otel.uninstall()
+
+
+def test_uninstall_after_the_host_has_cleaned_up() -> None:
+    """A collector that the host has unregistered itself is no obstacle."""
+    ox_otel.install(port=0)
+    for collector in list(REGISTRY._collector_to_names):
+        if any(name.startswith("ox_profile") for name in REGISTRY._collector_to_names[collector]):
+            REGISTRY.unregister(collector)
+    ox_otel.uninstall()
+    assert ox_otel.get() is None
+    assert set() == own_idents
+
+
+def test_install_uninstall_install() -> None:
+    """The second life is like the first."""
+    first = ox_otel.install(port=0)
+    ox_otel.uninstall()
+    second = ox_otel.install(port=int(first.url.rpartition(":")[2]))
+    assert first is not second
+    assert first.url == second.url
+    assert 200 == get(f"{second.url}/metrics")
+    assert 1 == metrics()["ox_profile_running"]
+
+
+def test_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switched off, nothing is started or registered, and control does not fail."""
+    monkeypatch.setenv("OX_OTEL_ENABLED", "false")
+    profiler = ox_otel.install(port=0)
+    assert profiler is ox_otel.get()
+    assert ("stopped", "") == (profiler.status().state, profiler.url)
+    assert {} == metrics()
+    assert set() == own_idents
+    profiler.unpause()
+    assert "stopped" == profiler.status().state
+
+
+def test_start_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started paused, no sample is taken before `unpause`."""
+    monkeypatch.setenv("OX_OTEL_START_PAUSED", "1")
+    profiler = ox_otel.install(interval=0.001)
+    time.sleep(0.1)
+    assert ("paused", 0) == (profiler.status().state, profiler.status().samples)
+    profiler.unpause()
+    time.sleep(0.1)
+    assert "running" == profiler.status().state
+    assert profiler.status().samples > 0
+
+
+def test_in_a_forked_child_nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process has its own profiler or none: that of its parent does not count."""
+    ox_otel.install()
+    monkeypatch.setattr(os, "getpid", lambda: 0)
+    assert ox_otel.get() is None
+    monkeypatch.undo()
+
+
+def test_a_recorder_object() -> None:
+    """An object with `record` gets the batches, beside the others."""
+    mine = CountingRecorder()
+    profiler = ox_otel.install(recorders=["prometheus", mine], interval=0.005)
+    time.sleep(0.1)
+    assert profiler.snapshot().functions
+    assert mine.snapshot().samples > 0
+    assert metrics()
+
+
+def test_no_recorder_at_all() -> None:
+    """Without recorders there are no metrics, but control and the page work."""
+    profiler = ox_otel.install(recorders="", interval=0.005, port=0)
+    assert {} == metrics()
+    assert 404 == get(f"{profiler.url}/metrics")
+    assert 200 == get(f"{profiler.url}/")
+
+
+def test_a_recorder_by_name(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`package.module:factory` is imported and called."""
+    (package / "mine").mkdir()
+    (package / "mine" / "recorders.py").write_text(
+        "from ox_otel import CountingRecorder\n"
+        "made = []\n"
+        "def make():\n"
+        "    made.append(CountingRecorder())\n"
+        "    return made[0]\n"
+    )
+    monkeypatch.setenv("OX_OTEL_RECORDERS", "mine.recorders:make")
+    profiler = ox_otel.install(interval=0.005)
+    time.sleep(0.1)
+    profiler.snapshot()
+    from mine.recorders import made  # type: ignore[import-not-found]
+
+    assert 1 == len(made)
+    assert made[0].snapshot().samples > 0
+
+
+BROKEN = {
+    "missing:make": "No module named 'missing'",
+    "broken:make": "no attribute 'make'",
+    "broken:raises": "out of order",
+    "broken:makes_none": "made None, which has no method `record`",
+    "broken:makes_class": "which has no method `record`",
+    "broken:number": "not callable",
+    "broken.:x": "No module named 'broken.'",
+    ".broken:x": "relative import",
+}
+
+
+@pytest.mark.parametrize("choice", BROKEN)
+def test_a_broken_recorder_by_name(package: Path, choice: str) -> None:
+    """A factory that cannot be had is a ConfigError that names it and says why."""
+    (package / "broken.py").write_text(
+        "def raises(): raise RuntimeError('out of order')\n"
+        "def makes_none(): return None\n"
+        "class Recorder:\n"
+        "    def record(self, batch): pass\n"
+        "def makes_class(): return Recorder\n"
+        "number = 5\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        ox_otel.install(recorders=choice)
+    assert str(caught.value).startswith(f"OX_OTEL_RECORDERS (argument recorders): '{choice}' ")
+    assert BROKEN[choice] in str(caught.value)
+
+
+def test_a_recorders_module_that_installs(package: Path) -> None:
+    """A module that calls `install` itself may bring a recorder: it gets the same profiler."""
+    (package / "installing.py").write_text(
+        "import ox_otel\n"
+        "profiler = ox_otel.install(interval=7)\n"
+        "def make(): return ox_otel.CountingRecorder()\n"
+    )
+    with ThreadPoolExecutor(1) as thread:  # a deadlock would not end the test run
+        profiler = thread.submit(ox_otel.install, recorders="installing:make").result(10)
+    import installing  # type: ignore[import-not-found]
+
+    assert profiler is installing.profiler
+    assert "running" == profiler.status().state
+
+
+def test_an_unknown_variable(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A variable that looks like a setting is named once in the log, without its value."""
+    monkeypatch.setenv("OX_OTEL_TOKN", "do-not-tell-anybody")
+    ox_otel.install()
+    ox_otel.install()
+    assert ["ox_otel: OX_OTEL_TOKN is not a setting of this version"] == caplog.messages
+
+
+def test_a_good_start_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    """Where nothing is wrong, nothing is logged."""
+    with caplog.at_level(logging.DEBUG, "ox_otel"):
+        ox_otel.install(port=0)
+        ox_otel.uninstall()
+    assert [] == caplog.messages
+
+
+def test_a_port_in_use(caplog: pytest.LogCaptureFixture) -> None:
+    """Where the port is taken, sampling goes on without the endpoint, which is logged once."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        profiler = ox_otel.install(port=port)
+        ox_otel.install(port=port)
+    assert ("running", "") == (profiler.status().state, profiler.url)
+    [message] = caplog.messages
+    assert message.startswith(f"ox_otel: no endpoint at 127.0.0.1:{port}: ")
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "x" * 70, "a..b", "[::1]", "a b"])
+def test_a_host_that_cannot_be_had(host: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A host that is none of this machine's costs the endpoint, not the profile."""
+    profiler = ox_otel.install(host=host, port=0)
+    assert ("running", "") == (profiler.status().state, profiler.url)
+    assert 1 == len(caplog.messages)
+
+
+def test_no_thread_for_the_endpoint(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the system has no thread for the endpoint, sampling goes on, and no socket is left."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_endpoint, "Worker", refuse)
+    profiler = ox_otel.install(port=0)
+    assert ("running", "") == (profiler.status().state, profiler.url)
+    assert 1 == len(caplog.messages)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "app.example"])  # noqa: S104
+def test_who_the_endpoint_is_open_to(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only an address that no other machine reaches is taken for one."""
+    sites = []
+
+    def refuse(_: str, __: int, site: Site) -> None:
+        sites.append(site)
+        raise OSError("enough seen")
+
+    monkeypatch.setattr(_endpoint, "Endpoint", refuse)
+    ox_otel.install(host=host, port=0, token="0123456789abcdef")  # noqa: S106
+    [site] = sites
+    assert (host in ("127.0.0.1", "::1", "localhost")) == site.loopback
+    assert "0123456789abcdef" == site.token
+
+
+def test_the_kill_file(tmp_path: Path) -> None:
+    """While the kill file exists no sample is taken; when it is gone, sampling goes on."""
+    kill_file = tmp_path / "off"
+    kill_file.touch()
+    profiler = ox_otel.install(kill_file=kill_file, interval=0.005)
+    until("suspended", profiler)
+    time.sleep(0.1)
+    assert 0 == profiler.status().samples
+    assert "kill file" in profiler.status().reason
+    kill_file.unlink()
+    until("running", profiler)
+    time.sleep(0.1)
+    assert profiler.status().samples > 0
+
+
+def test_a_recorder_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """A recorder that raises is counted and logged once; the metrics go on."""
+
+    class Broken:
+        def record(self, batch: Batch) -> None:
+            raise RuntimeError("out of order")
+
+    profiler = ox_otel.install(recorders=[Broken(), "prometheus"], interval=0.005)
+    for _ in range(3):
+        time.sleep(0.02)
+        profiler.snapshot()
+    assert 1 == profiler.status().errors
+    assert metrics()["ox_profile_samples_total"] > 0
+    assert 1 == len(caplog.messages)

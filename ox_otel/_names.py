@@ -7,8 +7,8 @@ control characters, never empty, never longer than `MAX_LENGTH`.
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from hashlib import blake2s
 from types import CodeType
+from zlib import crc32
 
 from ox_otel.recorders import OTHER, UNPLACED, Function, Stack
 
@@ -23,7 +23,7 @@ def valid(text: object) -> str:
     """Return *text* as a label value that every backend accepts, other types as `UNKNOWN`.
 
     Surrogates and control characters become backslash escapes. What is too long keeps its
-    beginning and gets a hash of the whole, so that two long names stay two.
+    beginning and gets a checksum of the whole, so that two long names stay two.
     """
     # a subclass of str could bring methods of its own: no code of the host runs here
     if type(text) is not str or not text:
@@ -32,8 +32,8 @@ def valid(text: object) -> str:
     text = _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
     if len(text) <= MAX_LENGTH:
         return text
-    digest = blake2s(text.encode("utf-8"), digest_size=4).hexdigest()
-    return f"{text[: MAX_LENGTH - len(digest) - 1]}~{digest}"
+    checksum = f"~{crc32(text.encode('utf-8')):08x}"
+    return text[: MAX_LENGTH - len(checksum)] + checksum
 
 
 def function_of(code: CodeType, module: object) -> Function:

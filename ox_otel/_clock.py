@@ -1,12 +1,32 @@
 """When to sample next: a jittered schedule that keeps its budget."""
 
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+from math import inf
 from random import Random
 
 LONGEST_INTERVAL = 10.0
 """Seconds: the budget never stretches the interval beyond this."""
 
+QUIET_INTERVAL = 0.25
+"""Seconds: the longest interval that a process comes to in which nothing moves."""
+
+DELAY_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, inf)
+"""Upper bounds, in seconds, of the classes in which delays of wake-ups are counted."""
+
+_QUIET_SHARE = 0.01  # of the time in which nothing has moved, the next gap may take
 _JITTER = 0.5
 _SMOOTHING = 0.3  # weight of the newest batch in the estimate of what a sample costs
+
+
+@dataclass
+class Lateness:
+    """How late samples came: how many by how much, and how many so late that they were missed."""
+
+    delays: Counter[float] = field(default_factory=Counter)
+    seconds: float = 0.0
+    missed: int = 0
 
 
 class Schedule:
@@ -17,16 +37,18 @@ class Schedule:
 
     Attributes:
         interval: seconds between samples as asked for.
-        missed: samples that came so late that the next one was due already.
+        lateness: how late the samples came since somebody last took it away.
     """
 
     def __init__(self, interval: float, max_overhead: float, random: Random | None = None) -> None:
         self.interval = interval
-        self.missed = 0
+        self.lateness = Lateness()
         self._max_overhead = max_overhead
         self._uniform = (random or Random()).uniform  # noqa: S311 - not a secret
         self._sample_cost = 0.0
         self._due = 0.0
+        self._moved_at = 0.0
+        self._quiet = 0.0
 
     @property
     def stretched(self) -> float:
@@ -36,18 +58,33 @@ class Schedule:
 
     def restart(self, now: float) -> None:
         """Begin anew at *now*: what happened before is neither late nor missed."""
+        self._moved_at = now
+        self._quiet = 0.0
         self._due = now + self._gap()
 
     def wait(self, now: float) -> float:
         """Return the seconds from *now* until the next sample is due."""
         # an interval made shorter holds at once, whatever was agreed under the longer one
-        return max(min(self._due - now, self.stretched * (1 + _JITTER)), 0.0)
+        return max(min(self._due - now, self._mean_gap() * (1 + _JITTER)), 0.0)
 
-    def sampled(self, now: float) -> None:
-        """Set the next due time, the sample that was due having been taken at *now*."""
+    def delay(self, now: float) -> float:
+        """Return by how many seconds a sample taken at *now* is late."""
+        return max(now - self._due, 0.0)
+
+    def sampled(self, now: float, *, moved: bool) -> None:
+        """Set the next due time, the sample that was due having been taken at *now*.
+
+        A process in which nothing has *moved* is looked at more rarely, the longer the more.
+        """
+        delay = self.delay(now)
+        lateness = self.lateness
+        lateness.delays[DELAY_BOUNDS[bisect_left(DELAY_BOUNDS, delay)]] += 1
+        lateness.seconds += delay
+        self._moved_at = now if moved else self._moved_at
+        self._quiet = now - self._moved_at
         self._due = min(self._due, now) + self._gap()
         if self._due < now:
-            self.missed += 1 + int((now - self._due) / self.stretched)
+            lateness.missed += 1 + int((now - self._due) / self._mean_gap())
             self._due = now + self._gap()
 
     def charge(self, cpu_seconds: float, samples: int) -> None:
@@ -56,5 +93,9 @@ class Schedule:
             newest = cpu_seconds / samples
             self._sample_cost += _SMOOTHING * (newest - self._sample_cost)
 
+    def _mean_gap(self) -> float:
+        quiet_gap = min(self._quiet * _QUIET_SHARE, QUIET_INTERVAL)
+        return max(self.stretched, quiet_gap)
+
     def _gap(self) -> float:
-        return self.stretched * self._uniform(1 - _JITTER, 1 + _JITTER)
+        return self._mean_gap() * self._uniform(1 - _JITTER, 1 + _JITTER)

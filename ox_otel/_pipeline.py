@@ -4,7 +4,7 @@ import time
 from collections import Counter, deque
 from typing import TypeVar
 
-from ox_otel._clock import Schedule
+from ox_otel._clock import Lateness, Schedule
 from ox_otel._delivery import Delivery
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import Names
@@ -14,6 +14,8 @@ from ox_otel._threads import Threads
 from ox_otel.recorders import Batch, CountingRecorder, Recorder
 
 BATCH_SECONDS = 1.0
+
+_SMOOTHING_SECONDS = 3.0  # about how far back the overhead ratio looks
 
 T = TypeVar("T")
 
@@ -25,7 +27,7 @@ class Pipeline:
 
     Attributes:
         counts: the recorder that is always there.
-        overhead_ratio: CPU seconds that profiling cost per second, during the last batch.
+        overhead_ratio: CPU seconds that profiling cost per second, smoothed over some batches.
         samples: samples taken.
         flushes: batches made.
         last_sample: when the last sample was taken, on the monotonic clock; None before.
@@ -44,8 +46,6 @@ class Pipeline:
         self._deliveries = [Delivery(self.counts)]
         self._errors: deque[str] = deque()  # appending is atomic: anybody may, without a lock
         self._charges: deque[float] = deque()
-        self._reported_samples = 0
-        self._reported_missed = 0
         self._cpu_seconds = 0.0
         self._began = 0.0
 
@@ -66,19 +66,23 @@ class Pipeline:
         """Count CPU time that another thread spent on profiling."""
         self._charges.append(cpu_seconds)
 
+    def adopt(self) -> None:
+        """Take the calling thread, which is new, for the one that samples from now on."""
+        self._cpu_seconds = 0.0
+
     def begin(self, now: float) -> None:
         """Start afresh at *now*: what the threads did before is not looked into."""
         self._engine.reset()
         self._schedule.restart(now)
+        self.overhead_ratio = 0.0
         self._began = now
-        self._cpu_seconds = time.thread_time()
 
     def sample(self, now: float) -> None:
         """Take one sample; make a batch if one is due."""
         self.last_sample = now
-        self._engine.sample()
+        moved = self._engine.sample(self._schedule.delay(now))
         self.samples += 1
-        self._schedule.sampled(now)
+        self._schedule.sampled(now, moved=moved)
         if now - self._began >= BATCH_SECONDS or self._engine.full:
             self.flush(now)
 
@@ -86,13 +90,19 @@ class Pipeline:
         """Make a batch of all that is not in one yet and hand it to the recorders."""
         stacks = self._engine.drain()
         gains, retired = self._ledger.settle(stacks, now)
-        samples = self.samples - self._reported_samples
-        missed = self._schedule.missed - self._reported_missed
-        self._reported_samples += samples
-        self._reported_missed += missed
-        overhead = self._overhead(now, samples)
-        errors = Counter(_taken(self._errors))
-        batch = Batch(gains, stacks, samples, missed, overhead, errors, retired)
+        lateness, self._schedule.lateness = self._schedule.lateness, Lateness()
+        samples = lateness.delays.total()
+        batch = Batch(
+            functions=gains,
+            stacks=stacks,
+            samples=samples,
+            missed=lateness.missed,
+            delays=lateness.delays,
+            delay_seconds=lateness.seconds,
+            overhead_seconds=self._overhead(now, samples),
+            errors=Counter(_taken(self._errors)),
+            retired=retired,
+        )
         for delivery in self._deliveries:
             if not delivery.deliver(batch, now):
                 self.count_error("recorder")
@@ -106,7 +116,8 @@ class Pipeline:
         self._schedule.charge(overhead, samples)
         elapsed, self._began = now - self._began, now
         if elapsed > 0:
-            self.overhead_ratio = overhead / elapsed
+            weight = elapsed / (elapsed + _SMOOTHING_SECONDS)
+            self.overhead_ratio += weight * (overhead / elapsed - self.overhead_ratio)
         return overhead
 
 

@@ -28,6 +28,9 @@ FLUSH_SECONDS = 0.5
 ERRORS_IN_A_ROW = 10
 """Failed samples after which sampling is suspended."""
 
+INTOLERABLE = 5
+"""How many times the budget profiling may cost, in spite of all, before it is suspended."""
+
 FIRST_SUSPENSION = 1.0
 LAST_SUSPENSION = 300.0
 """Seconds; suspensions double while the fault lasts."""
@@ -59,6 +62,7 @@ class Profiler:
         self._failure = ""
         self._suspension = ""  # why, while it lasts
         self._suspended_for = 0.0
+        self._resumed_at = 0.0
         self._errors_in_a_row = 0
         self._pid = os.getpid()
 
@@ -142,7 +146,7 @@ class Profiler:
             engine=pipeline.engine,
             interval=self._schedule.stretched,
             samples=pipeline.samples,
-            missed=self._schedule.missed,
+            missed=counted.missed,
             errors=sum(counted.errors.values()),
             overhead_ratio=pipeline.overhead_ratio if state == "running" else 0.0,
             series=len(counted.functions) * SERIES_PER_FUNCTION + OWN_SERIES,
@@ -224,6 +228,7 @@ class Profiler:
     def _work(self) -> None:
         """Sample while that is the wish: the body of the thread."""
         pipeline, alarm = self._pipeline, self._alarm
+        pipeline.adopt()
         resting = True  # the time since the last sample is nobody's
         checked = -1
         while self._wish != "stop":
@@ -236,13 +241,15 @@ class Profiler:
                 else:
                     self._suspension = ""  # try again
                 continue
-            if checked != pipeline.flushes:
-                checked = pipeline.flushes
-                if self._killed():
-                    continue
             if resting:
-                pipeline.begin(time.monotonic())
+                self._resumed_at = time.monotonic()
+                pipeline.begin(self._resumed_at)
                 resting = False
+                checked = -1
+            if checked != pipeline.flushes:  # at the beginning and after each batch
+                checked = pipeline.flushes
+                self._suspension = self._reason_to_rest()
+                continue
             if alarm.wait(self._schedule.wait(time.monotonic())):
                 self._attempt("batch", pipeline.flush)
             else:
@@ -257,27 +264,34 @@ class Profiler:
             self._pipeline.count_error(kind)
             self._errors_in_a_row += 1
             if self._errors_in_a_row >= ERRORS_IN_A_ROW:
+                self._rest_longer()
                 # the name only: to print an error could run code of the host
-                what = f"{self._errors_in_a_row} errors in a row, the last {type(error).__name__}"
-                longer = min(2 * self._suspended_for, LAST_SUSPENSION)
-                self._suspend(what, max(longer, FIRST_SUSPENSION))
-                self._errors_in_a_row = ERRORS_IN_A_ROW - 1  # the next one suspends again
+                last = type(error).__name__
+                self._suspension = f"{ERRORS_IN_A_ROW} errors in a row, the last {last}"
         else:
             if kind == "sample":
                 self._errors_in_a_row = 0
-                self._suspended_for = 0.0
 
-    def _killed(self) -> bool:
-        """Suspend sampling if the kill file exists."""
-        path = self._settings.kill_file
-        if path is None or not os.path.exists(path):
-            return False
-        self._suspend(f"the kill file {path} exists", FIRST_SUSPENSION)
-        return True
+    def _reason_to_rest(self) -> str:
+        """Return why sampling must be suspended now, nothing if it need not be."""
+        settings, ratio = self._settings, self._pipeline.overhead_ratio
+        if settings.kill_file is not None and os.path.exists(settings.kill_file):
+            self._suspended_for = FIRST_SUSPENSION
+            return f"the kill file {settings.kill_file} exists"
+        if ratio > INTOLERABLE * settings.max_overhead:
+            self._pipeline.count_error("budget")
+            self._rest_longer()
+            return (
+                f"profiling cost {ratio:.1%} of a core; the budget is {settings.max_overhead:.1%}"
+            )
+        return ""
 
-    def _suspend(self, reason: str, seconds: float) -> None:
-        self._suspension = reason
-        self._suspended_for = seconds
+    def _rest_longer(self) -> None:
+        """Make the next suspension twice as long as the last, unless all went well for longer."""
+        if time.monotonic() - self._resumed_at > 2 * self._suspended_for:
+            self._suspended_for = FIRST_SUSPENSION
+        else:
+            self._suspended_for = min(2 * self._suspended_for, LAST_SUSPENSION)
 
 
 def _cancel_at_exit(profiler: Profiler) -> None:

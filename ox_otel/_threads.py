@@ -16,11 +16,12 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import takewhile
-from opcode import opmap
 from types import FrameType
+from typing import NamedTuple
 
 from ox_otel._names import Names
 from ox_otel._native import own_idents
+from ox_otel._placement import BUSY, PROMPT, SWITCH, Site, Sites, is_interruptible
 from ox_otel.recorders import NOTHING, UNPLACED, Function, Stack, Usage
 
 MAX_WALKS = 128
@@ -30,11 +31,15 @@ MAX_STACKS = 5_000
 MAX_CODES = 5_000
 """Stacks and code objects remembered; a batch is due at once when there are more."""
 
+UNNOTICED = 30_000
+"""Nanoseconds of CPU in a process that may go unnoticed until they have become more."""
+
+TOO_LONG = 2_000_000
+"""Nanoseconds after which a sample has lost the GIL in between, and clocks prove nothing."""
+
 UNSEEN = -1
 
 _COLLECTS_BETWEEN_INSTRUCTIONS = sys.version_info >= (3, 12)
-
-_INTERRUPTIBLE = {opmap[name] for name in ("RESUME", "JUMP_BACKWARD") if name in opmap}
 
 
 def unsupported() -> str:
@@ -115,6 +120,18 @@ class _Thread:
         self.tally = tally
 
 
+class _Look(NamedTuple):
+    """A thread as it is seen now; times in nanoseconds."""
+
+    thread: _Thread
+    cpu: int  # its CPU clock
+    used: int  # of it, what has not been counted yet
+    ids: tuple[int, ...]
+    tally: _Tally
+    site: Site
+    running: bool  # beyond doubt
+
+
 class Threads:
     """Samples the stacks of all threads but our own and the calling one.
 
@@ -131,21 +148,31 @@ class Threads:
         self._max_depth = max_depth
         self._on_error = on_error
         self._tallies: dict[tuple[int, ...], _Tally] = {}
-        self._bytecodes: dict[int, bytes] = {}
+        self._sites = Sites()
         self._threads: dict[int, _Thread] = {}
         self._looks = 0
         self._now = 0
         self._previous = 0
+        self._others = 0  # CPU of all threads but ours, when they were looked at
 
     @property
     def full(self) -> bool:
         """Whether a drain is due before the memory bound is passed."""
         return len(self._tallies) > MAX_STACKS or len(self._names.known) > MAX_CODES
 
-    def sample(self) -> None:
-        """Look at every thread once."""
+    def sample(self, lateness: float) -> bool:
+        """Look at every thread once; return whether any has moved since the last sample.
+
+        *lateness* is how long after its due time the sample is taken, in seconds.
+        """
         self._now = time.monotonic_ns()
         self._looks += 1
+        others = time.process_time_ns() - time.thread_time_ns()
+        if self._previous and others - self._others < UNNOTICED:
+            # nobody but us has used any CPU, so every thread is where it was
+            self._previous = self._now
+            return False
+        spent, self._others = others - self._others, others
         frames = _current_frames()
         # with the frame of this very call in it, the dictionary would keep itself alive
         for ident in {_thread.get_ident(), *own_idents} & frames.keys():
@@ -156,12 +183,15 @@ class Threads:
         if len(moved) > MAX_WALKS:
             # whoever is left out now is credited with all its time when it is looked at next
             moved = random.sample(moved, MAX_WALKS)
+        looks = []
         for ident, cpu in moved:
             try:
-                self._look(self._threads[ident], frames[ident], cpu)
+                looks.append(self._look(ident, frames[ident], cpu))
             except Exception:
                 self._on_error("thread")
+        self._weigh(looks, lateness, spent)
         self._previous = self._now
+        return True
 
     def drain(self) -> dict[Stack, Usage]:
         """Return what each stack used since the last drain."""
@@ -190,24 +220,23 @@ class Threads:
         """Let go of all code objects and everything that is keyed by their ids."""
         self._names.forget()
         self._tallies = {}
-        self._bytecodes = {}
+        self._sites.forget()
         for thread in self._threads.values():
             thread.ids = ()
             thread.seen_cpu = UNSEEN
+            thread.running = False
 
     def _moved(self, ident: int) -> tuple[int, int] | None:
         """Return *ident* and its CPU clock if the thread may have moved since the last look."""
         thread = self._threads.get(ident)
         if thread is None:
             return self._meet(ident)
-        if thread.clock is None:
-            return ident, 0
         try:
-            cpu = time.clock_gettime_ns(thread.clock)
+            cpu = 0 if thread.clock is None else time.clock_gettime_ns(thread.clock)
         except OSError:  # it is gone, and another thread has inherited its ident
             self._settle_parked(thread, self._looks - 1, self._previous)
             return self._meet(ident)
-        if cpu == thread.seen_cpu:
+        if cpu == thread.seen_cpu and thread.clock is not None:
             return None
         self._settle_parked(thread, self._looks - 1, self._previous)
         thread.seen_cpu = UNSEEN
@@ -230,28 +259,54 @@ class Threads:
             thread.looks = looks
             thread.seen_at = now
 
-    def _look(self, thread: _Thread, frame: FrameType, cpu: int) -> None:
-        """Walk the stack of a thread that has moved, and count the time since the last look."""
+    def _look(self, ident: int, frame: FrameType, cpu: int) -> _Look:
+        """Look at a thread that has moved."""
+        thread = self._threads[ident]
         ids = self._walk(frame)
-        tally = self._tally(ids)
-        running = self._stopped_while_running(ids[0], frame.f_lasti)
+        instruction = frame.f_lasti
+        running = is_interruptible(frame.f_code, instruction)
+        used = max(cpu - thread.cpu, 0)
+        return _Look(thread, cpu, used, ids, self._tally(ids), (ids[0], instruction), running)
+
+    def _weigh(self, looks: list[_Look], lateness: float, others: int) -> None:
+        """Find out who of those that stand in a call was running, and count everybody's time."""
+        interrupted = any(look.running for look in looks)
+        for look in looks:
+            running = look.running
+            if not running:
+                alone = look.used > BUSY and others - look.used < BUSY
+                burning = self._ticks(look) or (alone and lateness >= SWITCH)
+                waiting = lateness < PROMPT and not interrupted
+                running = self._sites.burns(look.site, burning=burning, waiting=waiting)
+            self._count(look, running=running)
+
+    def _ticks(self, look: _Look) -> bool:
+        """Return whether the thread's clock has gone on while we hold the GIL."""
+        elapsed = time.monotonic_ns() - self._now
+        if look.thread.clock is None or elapsed > TOO_LONG:
+            return False
+        return time.clock_gettime_ns(look.thread.clock) - look.cpu >= elapsed // 2
+
+    def _count(self, look: _Look, *, running: bool) -> None:
+        """Count the time since the last look at a thread."""
+        thread, tally = look.thread, look.tally
         elapsed = self._now - thread.seen_at
-        used = min(max(cpu - thread.cpu, 0), elapsed) if thread.clock is not None else 0
-        if running or tally is thread.tally or not thread.ids:
+        used = min(look.used, elapsed) if thread.clock is not None else 0
+        if running:
             tally.cpu += used
         elif thread.running:
             thread.tally.cpu += used
-        else:
-            self._unplaced(thread.ids, ids).cpu += used
+        elif used:
+            self._unplaced(thread.ids or look.ids, look.ids).cpu += used
         tally.hits += 1
         tally.wait += elapsed - used
-        # not *cpu*: what the clocks, read one after the other, seem to have run ahead counts next
+        # not the clock: what it seems to have run ahead of the time counts next time
         thread.cpu += used
         thread.seen_at = self._now
-        thread.seen_cpu = cpu if thread.clock is not None else UNSEEN
+        thread.seen_cpu = look.cpu
         thread.looks = self._looks
         thread.running = running
-        thread.ids = ids
+        thread.ids = look.ids
         thread.tally = tally
 
     def _walk(self, frame: FrameType | None) -> tuple[int, ...]:
@@ -284,15 +339,3 @@ class Threads:
             unplaced = Function(callers[-1].module, UNPLACED)
             tally = self._tallies[ids] = _Tally((*callers, unplaced) if shared else (unplaced,))
         return tally
-
-    def _stopped_while_running(self, code_id: int, instruction: int) -> bool:
-        """Return whether a frame stands where only a running thread can be interrupted.
-
-        The interpreter hands over the GIL between two instructions of a running thread only when
-        a function begins or a loop comes round; everywhere else the thread stands in a call,
-        which may have let go of the GIL to wait.
-        """
-        bytecode = self._bytecodes.get(code_id)
-        if bytecode is None:
-            bytecode = self._bytecodes[code_id] = self._names.known[code_id][0].co_code
-        return bytecode[instruction] in _INTERRUPTIBLE

@@ -7,7 +7,9 @@ a recorder is any object with one method, `record`, that takes a `Batch`.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+
+K = TypeVar("K")
 
 OTHER = "__other__"
 """The module or function under which everything counts that has no series of its own."""
@@ -76,6 +78,9 @@ class Batch:
         stacks: what each stack used; empty in a snapshot.
         samples: samples taken; one sample looks at all threads at one instant.
         missed: samples that came too late to be taken.
+        delays: samples by how late they were taken: how many up to each bound in seconds, counted
+            under the lowest bound that holds.
+        delay_seconds: how late all samples were, together.
         overhead_seconds: CPU seconds that profiling cost.
         errors: what went wrong, counted by kind.
         retired: series that end with this batch, each with the series that carries its total on.
@@ -85,6 +90,8 @@ class Batch:
     stacks: Mapping[Stack, Usage] = field(default_factory=dict)
     samples: int = 0
     missed: int = 0
+    delays: Mapping[float, int] = field(default_factory=dict)
+    delay_seconds: float = 0.0
     overhead_seconds: float = 0.0
     errors: Mapping[str, int] = field(default_factory=dict)
     retired: Mapping[Function, Function] = field(default_factory=dict)
@@ -100,18 +107,21 @@ class Batch:
         stacks = dict(self.stacks) if keep_stacks else {}
         for stack, usage in later.stacks.items() if keep_stacks else ():
             stacks[stack] = stacks.get(stack, NOTHING).plus(usage)
-        errors = dict(self.errors)
-        for kind, count in later.errors.items():
-            errors[kind] = errors.get(kind, 0) + count
         return Batch(
-            functions,
-            stacks,
-            self.samples + later.samples,
-            self.missed + later.missed,
-            self.overhead_seconds + later.overhead_seconds,
-            errors,
-            {**self.retired, **later.retired},
+            functions=functions,
+            stacks=stacks,
+            samples=self.samples + later.samples,
+            missed=self.missed + later.missed,
+            delays=_sums(self.delays, later.delays),
+            delay_seconds=self.delay_seconds + later.delay_seconds,
+            overhead_seconds=self.overhead_seconds + later.overhead_seconds,
+            errors=_sums(self.errors, later.errors),
+            retired={**self.retired, **later.retired},
         )
+
+
+def _sums(first: Mapping[K, int], second: Mapping[K, int]) -> dict[K, int]:
+    return {key: first.get(key, 0) + second.get(key, 0) for key in {**first, **second}}
 
 
 @runtime_checkable

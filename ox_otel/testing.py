@@ -49,12 +49,13 @@ def check_recorder(
                 raise AssertionError(f"record raised {error!r}") from error
 
         for what, batch in _history():
-            given.append((batch, deepcopy(batch)))
+            untouched = deepcopy(batch)
+            given.append((batch, untouched))
             record(batch)
-            total = total.plus(batch, keep_stacks=False)
-            _compare(what, total, {str(function): usage for function, usage in read().items()})
             if any(batch != untouched for batch, untouched in given):
                 raise AssertionError(f"after {what}: a batch has been changed")
+            total = total.plus(untouched, keep_stacks=False)
+            _compare(what, total, {str(function): usage for function, usage in read().items()})
         _check_memory(record)
 
 

@@ -1,5 +1,7 @@
 """The schedule: jittered, on time on average, within its budget."""
 
+from itertools import pairwise
+from math import inf
 from random import Random
 from statistics import fmean
 
@@ -15,8 +17,8 @@ def gaps(schedule: Schedule, count: int, lateness: float = 0.0) -> list[float]:
     for _ in range(count):
         now += schedule.wait(now) + lateness
         times.append(now)
-        schedule.sampled(now)
-    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        schedule.sampled(now, moved=True)
+    return [later - earlier for earlier, later in pairwise(times)]
 
 
 def test_gaps_average_the_interval_and_differ() -> None:
@@ -40,9 +42,9 @@ def test_samples_that_come_too_late_are_missed_not_caught_up() -> None:
     """After a long delay there is no burst; what could not be taken is counted."""
     schedule = Schedule(0.02, 1.0, Random(1))
     schedule.restart(0.0)
-    schedule.sampled(10.0)
+    schedule.sampled(10.0, moved=True)
 
-    assert 490 <= schedule.missed <= 510
+    assert 490 <= schedule.lateness.missed <= 510
     assert schedule.wait(10.0) >= 0.01
 
 
@@ -51,9 +53,9 @@ def test_what_happened_before_a_restart_is_not_missed() -> None:
     schedule = Schedule(0.02, 1.0, Random(1))
     schedule.restart(0.0)
     schedule.restart(3600.0)
-    schedule.sampled(3600.02)
+    schedule.sampled(3600.02, moved=True)
 
-    assert 0 == schedule.missed
+    assert 0 == schedule.lateness.missed
 
 
 def test_the_budget_stretches_the_interval_and_lets_it_come_back() -> None:
@@ -81,3 +83,32 @@ def test_the_budget_never_stops_sampling_altogether() -> None:
         schedule.charge(10.0, 1)
 
     assert LONGEST_INTERVAL == schedule.stretched
+
+
+def test_a_quiet_process_is_looked_at_ever_more_rarely() -> None:
+    """While nothing moves, a gap grows to a hundredth of the quiet time, up to its limit."""
+    schedule, now, found = Schedule(0.02, 1.0, Random(1)), 0.0, []
+    schedule.restart(now)
+    while now < 120.0:
+        gap = schedule.wait(now)
+        now += gap
+        found.append((now, gap))
+        schedule.sampled(now, moved=False)
+
+    assert all(gap <= 0.03 for at, gap in found if at < 2)
+    assert all(gap <= 1.5 * 0.01 * at for at, gap in found if at > 3)
+    assert 4 * 60 == pytest.approx(sum(at > 60 for at, _ in found), rel=0.1)
+
+    schedule.sampled(now, moved=True)
+    assert schedule.wait(now) <= 0.03
+
+
+def test_delays_are_counted_by_how_late_samples_come() -> None:
+    """Every sample is in the class of the lowest bound that its delay does not pass."""
+    schedule = Schedule(0.02, 1.0, Random(1))
+    for delay in (0.0, 0.0005, 0.003, 0.2):
+        schedule.restart(0.0)
+        schedule.sampled(schedule.wait(0.0) + delay, moved=True)
+
+    assert {0.001: 2, 0.005: 1, inf: 1} == schedule.lateness.delays
+    assert 0.2035 == pytest.approx(schedule.lateness.seconds)

@@ -17,6 +17,7 @@ class Moody:
         self.counts = CountingRecorder()
 
     def record(self, batch: Batch) -> None:
+        """Count the batch, or fail."""
         self.asked += 1
         if self.broken:
             raise RuntimeError("moody")
@@ -24,6 +25,7 @@ class Moody:
 
 
 def batch(hits: int) -> Batch:
+    """Return a batch in which one function has that many hits."""
     usage = Usage(hits, hits, 0.5, 0.25, 0.5, 0.25)
     return Batch({FUNCTION: usage}, {(FUNCTION,): usage}, samples=hits)
 

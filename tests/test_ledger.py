@@ -23,6 +23,7 @@ def stacks_of(functions: Iterable[Function], hits: int = 1) -> dict[Stack, Usage
 
 
 def functions(module: str, count: int, prefix: str = "f") -> list[Function]:
+    """Return *count* functions of *module*."""
     return [Function(module, f"{prefix}{number}") for number in range(count)]
 
 
@@ -68,7 +69,8 @@ def test_any_stream_is_conserved_bounded_and_monotonic(
         assert len(total.functions) <= len(ledger) <= limit
         for function, used in total.functions.items():
             assert all(
-                new >= old for new, old in zip(used, before.functions.get(function, NOTHING))
+                new >= old
+                for new, old in zip(used, before.functions.get(function, NOTHING), strict=True)
             )
             assert used.self_hits <= used.hits
             assert used.self_cpu_seconds <= used.cpu_seconds

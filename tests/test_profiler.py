@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def burn(seconds: float) -> None:
 
 
 def state(profiler: Profiler) -> str:
+    """Return what state the profiler says it is in."""
     return profiler.status().state
 
 
@@ -121,7 +123,10 @@ def test_time_spent_paused_is_not_counted(profiler: Profiler) -> None:
 
 @linux_only
 @pytest.mark.parametrize("paused", [True, False])
-def test_paused_there_are_no_wake_ups(profiler: Profiler, paused: bool) -> None:
+def test_paused_there_are_no_wake_ups(
+    profiler: Profiler,
+    paused: bool,  # noqa: FBT001 - pytest gives it by name
+) -> None:
     """A paused profiler's thread does not run at all (a running one does: the count counts)."""
     with profiler:
         until(lambda: profiler.status().samples > 5)
@@ -227,7 +232,7 @@ def test_a_lasting_fault_is_retried_ever_more_rarely(
     monkeypatch.setattr(Pipeline, "sample", sample)
     with profiler:
         until(lambda: len(tries) >= module.ERRORS_IN_A_ROW + 4)
-    pauses = [b - a for a, b in zip(tries, tries[1:], strict=False)][module.ERRORS_IN_A_ROW - 1 :]
+    pauses = [b - a for a, b in pairwise(tries)][module.ERRORS_IN_A_ROW - 1 :]
 
     assert pauses[1] > 1.5 * pauses[0] > 0.02
     assert pauses[2] > 1.5 * pauses[1]
@@ -256,6 +261,7 @@ class Collecting:
         self._fails = fails
 
     def record(self, batch: Batch) -> None:
+        """Keep the batch, or fail."""
         self.threads.add(threading.get_ident())
         if self._fails:
             raise RuntimeError("no")

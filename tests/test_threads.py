@@ -15,7 +15,7 @@ from ox_otel import _threads
 from ox_otel._names import Names
 from ox_otel._native import Worker
 from ox_otel._threads import Threads
-from ox_otel.recorders import Function, Stack, Usage
+from ox_otel.recorders import UNPLACED, Function, Stack, Usage
 
 linux_only = pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux has clocks of other threads"
@@ -30,7 +30,7 @@ class Engine(Threads):
         self.walks = 0
         super().__init__(Names(), max_depth, self.errors.append)
 
-    def _walk(self, frame):  # noqa: ANN001, ANN202
+    def _walk(self, frame):
         self.walks += 1
         return super()._walk(frame)
 
@@ -46,6 +46,20 @@ def threads(*targets: Callable[[], None]) -> Iterator[None]:
     finally:
         for thread in running:
             thread.join()
+
+
+@linux_only
+def test_in_a_quiet_process_no_thread_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nobody uses any CPU, hits and waiting are counted without listing a frame."""
+    engine = Engine()
+    with parked(20):
+        engine.sample(0.0)
+        monkeypatch.setattr(sys, "_current_frames", lambda: 1 // 0)
+        moved = [engine.sample(0.0) for _ in range(30)]
+        used = named(engine.drain(), "wait_for_the_end")
+
+    assert [False] * 30 == moved
+    assert 20 * 31 == used.hits
 
 
 @contextmanager
@@ -81,10 +95,10 @@ def test_every_thread_has_a_hit_a_sample() -> None:
     engine = Engine()
     with parked(5):
         began = time.monotonic()
-        engine.sample()
+        engine.sample(0.0)
         for _ in range(9):
             time.sleep(0.01)
-            engine.sample()
+            engine.sample(0.0)
         elapsed = time.monotonic() - began
         used = named(engine.drain(), "wait_for_the_end")
 
@@ -98,11 +112,11 @@ def test_a_thread_that_has_not_run_is_not_walked_again() -> None:
     """The cost of a sample follows what moves, not how many threads there are."""
     engine = Engine()
     with parked(20):
-        engine.sample()
+        engine.sample(0.0)
         engine.drain()
         walks = engine.walks
         for _ in range(50):
-            engine.sample()
+            engine.sample(0.0)
 
         assert engine.walks - walks <= 60  # 50 of them the thread of this test
         assert 20 * 50 == named(engine.drain(), "wait_for_the_end").hits
@@ -121,7 +135,7 @@ def test_cpu_seconds_are_those_of_the_thread() -> None:
 
     with threads(burn):
         while not spent:
-            engine.sample()
+            engine.sample(0.0)
             time.sleep(0.01)
         used = named(engine.drain(), "burn")
 
@@ -143,7 +157,7 @@ def test_recursion_is_seen_to_the_depth_allowed() -> None:
 
     with threads(lambda: dive(500)):
         arrived.wait()
-        engine.sample()
+        engine.sample(0.0)
         stacks = engine.drain()
         release.set()
 
@@ -166,7 +180,7 @@ def test_more_threads_than_can_be_walked_are_seen_in_turn(
     with threads(*[work] * 12):
         began = time.monotonic()
         for _ in range(100):
-            engine.sample()
+            engine.sample(0.0)
             time.sleep(0.005)
         elapsed = time.monotonic() - began
         stacks = engine.drain()
@@ -195,7 +209,7 @@ def test_no_frame_is_kept() -> None:
         with threads(hold):
             arrived.wait()
             for _ in range(3):
-                engine.sample()
+                engine.sample(0.0)
             assert references[0]() is not None
             release.set()
 
@@ -209,6 +223,7 @@ class Trap(dict):
     """Globals whose methods are code of the host."""
 
     def get(self, *_: object) -> object:
+        """Betray that somebody has called."""
         sys.exit("code of the host has run")
 
     __getitem__ = __contains__ = get
@@ -227,7 +242,7 @@ def test_globals_of_any_kind_are_read_without_running_code(name: object) -> None
     function = FunctionType(strange.__code__, Trap(__name__=name))
     with threads(lambda: function(arrived, release)):
         arrived.wait()
-        engine.sample()
+        engine.sample(0.0)
         stacks = engine.drain()
         release.set()
 
@@ -244,8 +259,8 @@ def test_one_thread_that_cannot_be_read_does_not_spoil_the_sample(
     real = sys._current_frames
     monkeypatch.setattr(sys, "_current_frames", lambda: {1: {}, 2: None, 3: object(), **real()})
     with parked(2):
-        engine.sample()
-        engine.sample()
+        engine.sample(0.0)
+        engine.sample(0.0)
         used = named(engine.drain(), "wait_for_the_end")
 
     assert 4 == used.hits
@@ -262,7 +277,7 @@ def test_our_own_threads_are_left_out() -> None:
 
     worker = Worker(work_of_ours, "ox_otel_test")
     arrived.wait()
-    engine.sample()
+    engine.sample(0.0)
     release.set()
     worker.join(5)
 
@@ -271,7 +286,8 @@ def test_our_own_threads_are_left_out() -> None:
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_no_collection_starts_while_frames_are_listed(
-    monkeypatch: pytest.MonkeyPatch, enabled: bool
+    monkeypatch: pytest.MonkeyPatch,
+    enabled: bool,  # noqa: FBT001 - pytest gives it by name
 ) -> None:
     """Where it could deadlock, garbage collection is off during the call, and then as before."""
     monkeypatch.setattr(_threads, "_COLLECTS_BETWEEN_INSTRUCTIONS", False)
@@ -285,7 +301,7 @@ def test_no_collection_starts_while_frames_are_listed(
     was = gc.isenabled()
     (gc.enable if enabled else gc.disable)()
     try:
-        Engine().sample()
+        Engine().sample(0.0)
         after = gc.isenabled()
     finally:
         (gc.enable if was else gc.disable)()
@@ -314,7 +330,7 @@ def test_code_that_comes_and_goes_is_neither_misnamed_nor_kept(
     with threads(generate):
         began = time.monotonic()
         for number in range(1, 301):
-            engine.sample()
+            engine.sample(0.0)
             time.sleep(0.002)
             if number % 20 == 0:
                 stacks = engine.drain()
@@ -322,6 +338,7 @@ def test_code_that_comes_and_goes_is_neither_misnamed_nor_kept(
                 seconds += used.cpu_seconds + used.wait_seconds
                 hits += used.hits
                 names |= {f for stack in stacks for f in stack if f.module == "generated"}
+                names -= {Function("generated", UNPLACED)}
                 kept = max(kept, len(engine._names.known))
         elapsed = time.monotonic() - began
         stop.set()
@@ -334,26 +351,27 @@ def test_code_that_comes_and_goes_is_neither_misnamed_nor_kept(
 
 
 def test_threads_that_come_and_go_leave_nothing_behind() -> None:
-    """A thousand short threads: their hits are counted, and none is remembered."""
+    """Hundreds of short threads: their hits are counted, and none is remembered."""
     engine = Engine()
-    for _ in range(50):
-        with threads(*[lambda: time.sleep(0.003)] * 20):
-            engine.sample()
-    engine.sample()
+    for _ in range(20):
+        with threads(*[lambda: time.sleep(0.05)] * 20):
+            time.sleep(0.02)
+            engine.sample(0.0)
+    engine.sample(0.0)
 
     assert len(engine._threads) <= 3
-    assert named(engine.drain(), "<lambda>").hits > 500
+    assert named(engine.drain(), "<lambda>").hits > 200
 
 
 def test_time_before_a_reset_is_nobodys() -> None:
     """After a pause the first sample counts hits, but no time."""
     engine = Engine()
     with parked(1):
-        engine.sample()
+        engine.sample(0.0)
         engine.drain()
         engine.reset()
         time.sleep(0.2)
-        engine.sample()
+        engine.sample(0.0)
         used = named(engine.drain(), "wait_for_the_end")
 
     assert 1 == used.hits

@@ -1,0 +1,295 @@
+"""The OpenTelemetry recorder: on the host's own provider, within the limits of any SDK."""
+
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
+
+from ox_otel import Batch, Function, Profiler, Settings, Usage
+from ox_otel._status import ERROR_KINDS
+from ox_otel.otel import MAX_FUNCTIONS, OtelRecorder
+from ox_otel.recorders import OTHER
+
+SDK_LIMIT = 2000
+"""Attribute sets an instrument that SDKs allow, those that have a limit."""
+
+UNITS = {
+    "hits": "{hit}",
+    "self_hits": "{hit}",
+    "seconds": "s",
+    "self_seconds": "s",
+    "samples": "{sample}",
+    "stacks": "{stack}",
+    "observed_seconds": "s",
+    "missed_samples": "{sample}",
+    "overhead_seconds": "s",
+    "errors": "{error}",
+    "series": "{series}",
+    "series_limit": "{series}",
+    "interval_seconds": "s",
+    "running": "1",
+    "info": "1",
+}
+GAUGES = {"series", "series_limit", "interval_seconds", "running", "info"}
+HOT, COLD = Function("shop.cart", "Cart.total"), Function("shop", "cold")
+REST = Function(OTHER, OTHER)
+
+
+class Host(NamedTuple):
+    """A host with a provider of its own, as a test reads it."""
+
+    provider: MeterProvider
+    reader: InMemoryMetricReader
+
+    def collect(self) -> dict[str, Metric]:
+        """Return what an export would send, by name without our prefix."""
+        data = self.reader.get_metrics_data()
+        if data is None:
+            return {}
+        return {
+            metric.name.removeprefix("ox_profile."): metric
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+
+    def values(self, name: str) -> dict[tuple[str, ...], float]:
+        """Return the values of one metric, by those of their attributes."""
+        if name not in (metrics := self.collect()):
+            return {}
+        points: Any = metrics[name].data.data_points
+        return {tuple((point.attributes or {}).values()): point.value for point in points}
+
+
+@pytest.fixture
+def host() -> Host:
+    """A host with a provider of its own."""
+    reader = InMemoryMetricReader()
+    return Host(MeterProvider([reader], shutdown_on_exit=False), reader)
+
+
+@pytest.fixture
+def recorder(host: Host) -> OtelRecorder:
+    """A recorder on the host's provider, of a profiler that does not run."""
+    return OtelRecorder(Profiler(Settings()), host.provider)
+
+
+def used(hits: int) -> Usage:
+    """Return the usage of a function that was seen so often, at the top."""
+    return Usage(hits, hits, hits / 4, hits / 8, hits / 4, hits / 8)
+
+
+def test_names_and_units(host: Host, recorder: OtelRecorder) -> None:
+    """Names, units and kinds of the instruments are those of the contract."""
+    recorder.record(Batch({HOT: used(8)}))
+    metrics = host.collect()
+    assert UNITS == {name: metric.unit for name, metric in metrics.items()}
+    assert GAUGES == {name for name, m in metrics.items() if type(m.data).__name__ == "Gauge"}
+    assert all(metric.name.startswith("ox_profile.") for metric in metrics.values())
+    assert all(metric.description for metric in metrics.values())
+    for name in UNITS.keys() - GAUGES:
+        data: Any = metrics[name].data
+        assert (True, 2) == (data.is_monotonic, data.aggregation_temporality)
+
+
+def test_attributes(host: Host, recorder: OtelRecorder) -> None:
+    """A function is one attribute, its code's name; a state is another."""
+    recorder.record(Batch({HOT: used(8)}))
+    metrics = host.collect()
+    sets = {
+        name: [dict(point.attributes or {}) for point in metric.data.data_points]
+        for name, metric in metrics.items()
+    }
+    name = {"code.function.name": "shop.cart.Cart.total"}
+    assert [name] == sets["hits"] == sets["self_hits"]
+    states = [name | {"state": "cpu"}, name | {"state": "wait"}]
+    assert states == sets["seconds"] == sets["self_seconds"]
+    assert [{"state": "cpu"}, {"state": "wait"}] == sets["observed_seconds"]
+    assert [{"kind": kind} for kind in ERROR_KINDS] == sets["errors"]
+    assert {"version", "engine", "python"} == sets["info"][0].keys()
+    assert [{}] == sets["samples"] == sets["running"]
+
+
+def test_values(host: Host, recorder: OtelRecorder) -> None:
+    """Every figure of a function stands in its place."""
+    recorder.record(Batch({HOT: Usage(6, 5, 4.5, 3.5, 2.5, 1.5)}, samples=7))
+    name = str(HOT)
+    assert {(name,): 6} == host.values("hits")
+    assert {(name,): 5} == host.values("self_hits")
+    assert {(name, "cpu"): 4.5, (name, "wait"): 3.5} == host.values("seconds")
+    assert {(name, "cpu"): 2.5, (name, "wait"): 1.5} == host.values("self_seconds")
+    assert {(): 7} == host.values("samples")
+    assert {(): 5} == host.values("stacks")
+
+
+def test_more_functions_than_an_sdk_allows(host: Host, recorder: OtelRecorder) -> None:
+    """With 3000 functions no instrument passes an SDK's limit; what has no name counts as other."""
+    functions = [Function("generated", f"f{number}") for number in range(3000)]
+    before: dict[tuple[str, ...], float] = {}
+    for round_ in (1, 2, 3):
+        recorder.record(
+            Batch({function: used(number) for number, function in enumerate(functions)})
+        )
+        metrics = host.collect()
+        assert all(len(metric.data.data_points) < SDK_LIMIT for metric in metrics.values())
+        overflow = ("otel.metric.overflow", True)
+        assert all(
+            overflow not in (point.attributes or {}).items()
+            for metric in metrics.values()
+            for point in metric.data.data_points
+        )
+        values = host.values("self_hits")
+        assert MAX_FUNCTIONS == len(values)
+        assert round_ * sum(range(3000)) == sum(values.values()) == host.values("stacks")[()]
+        assert all(values[name] >= value for name, value in before.items())
+        assert values[str(REST),] > 0
+        before = values
+
+
+def test_retired_series_make_room(host: Host, recorder: OtelRecorder) -> None:
+    """Where series end, functions without a name get one, and sums stay what they were."""
+    functions = [Function("generated", f"f{number}") for number in range(MAX_FUNCTIONS)]
+    recorder.record(Batch(dict.fromkeys(functions, used(8))))
+    heir = Function(OTHER, "__retired_1__")
+    recorder.record(Batch({HOT: used(8)}, retired=dict.fromkeys(functions[:10], heir)))
+    values = host.values("self_hits")
+    assert 8 == values[str(HOT),]
+    assert 80 == values[str(heir),]
+    assert 8 * (MAX_FUNCTIONS + 1) == sum(values.values())
+    assert len(values) < MAX_FUNCTIONS
+
+
+def test_after_close_nothing_is_observed(host: Host, recorder: OtelRecorder) -> None:
+    """A closed recorder's instruments, which cannot be taken away, are silent."""
+    recorder.record(Batch({HOT: used(8)}))
+    recorder.close()
+    recorder.close()
+    assert {} == {
+        name: metric for name, metric in host.collect().items() if metric.data.data_points
+    }
+
+
+def test_a_second_recorder_takes_over(
+    host: Host, recorder: OtelRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A recorder made later is observed instead, though SDKs make an instrument only once."""
+    recorder.record(Batch({HOT: used(8)}))
+    second = OtelRecorder(Profiler(Settings()), host.provider)
+    second.record(Batch({COLD: used(3)}))
+    recorder.close()
+    assert {("shop.cold",): 3} == host.values("hits")
+    assert [] == caplog.messages
+
+
+def test_providers_do_not_mix(host: Host, recorder: OtelRecorder) -> None:
+    """Each provider observes its own recorder."""
+    reader = InMemoryMetricReader()
+    other = Host(MeterProvider([reader], shutdown_on_exit=False), reader)
+    second = OtelRecorder(Profiler(Settings()), other.provider)
+    recorder.record(Batch({HOT: used(8)}))
+    second.record(Batch({COLD: used(3)}))
+    assert {("shop.cart.Cart.total",): 8} == host.values("hits")
+    assert {("shop.cold",): 3} == other.values("hits")
+
+
+def test_a_fault_in_a_collection(
+    host: Host,
+    recorder: OtelRecorder,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A collection that fails observes nothing, is counted, and takes no other metric along."""
+    host.provider.get_meter("mine").create_counter("mine").add(1)
+
+    def fail() -> Batch:
+        raise RuntimeError("out of order")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder._counts, "snapshot", fail)
+        observed = [name for name, metric in host.collect().items() if metric.data.data_points]
+        assert ["mine"] == observed
+    assert [] == caplog.messages
+    with recorder._profiler as profiler:
+        assert {"scrape": len(UNITS)} == profiler.snapshot().errors
+
+
+def test_a_collection_is_charged(host: Host, recorder: OtelRecorder) -> None:
+    """What a collection costs us on the host's thread is part of the overhead."""
+    recorder.record(Batch({Function("m", f"f{number}"): used(1) for number in range(900)}))
+    host.collect()
+    with recorder._profiler as profiler:
+        assert profiler.snapshot().overhead_seconds > 0
+
+
+def run(script: str) -> list[str]:
+    """Return the lines that a script of its own process prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    return done.stdout.splitlines()
+
+
+GLOBAL = """
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+import ox_otel, time
+
+def samples():
+    profiler.snapshot()
+    data = reader.get_metrics_data()
+    return sum(
+        point.value
+        for resource in (data.resource_metrics if data else ())
+        for scope in resource.scope_metrics
+        for metric in scope.metrics if metric.name == "ox_profile.samples"
+        for point in metric.data.data_points
+    )
+
+reader = InMemoryMetricReader()
+provider = MeterProvider([reader])
+"""
+
+
+def test_a_global_provider_that_is_set_later() -> None:
+    """The host may set its provider after `install`, which makes none, and still has everything."""
+    assert ["False", "True", "0", "True"] == run(
+        f"{GLOBAL}\n"
+        "profiler = ox_otel.install(recorders='otel', interval=0.005)\n"
+        "print(isinstance(metrics.get_meter_provider(), MeterProvider))\n"
+        "metrics.set_meter_provider(provider)\n"
+        "time.sleep(0.1)\n"
+        "print(samples() > 0)\n"
+        "ox_otel.uninstall()\n"
+        "print(samples())\n"
+        "profiler = ox_otel.install(recorders='otel', interval=0.005)\n"
+        "time.sleep(0.1)\n"
+        "print(samples() > 0)\n"
+    )
+
+
+def test_a_global_provider_that_was_set_before() -> None:
+    """A provider that is there already is used, for one installation after the other."""
+    assert ["True", "True"] == run(
+        f"{GLOBAL}\n"
+        "metrics.set_meter_provider(provider)\n"
+        "for _ in range(2):\n"
+        "    profiler = ox_otel.install(recorders='otel', interval=0.005)\n"
+        "    time.sleep(0.1)\n"
+        "    print(samples() > 0)\n"
+        "    ox_otel.uninstall()\n"
+    )
+
+
+def test_without_an_sdk() -> None:
+    """With the API alone the recorder publishes nowhere, and harms nothing."""
+    assert ["running"] == run(
+        "import sys\n"
+        "sys.modules['opentelemetry.sdk'] = None\n"
+        "import ox_otel\n"
+        "print(ox_otel.install(recorders='otel').status().state)\n"
+    )

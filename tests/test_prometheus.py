@@ -1,0 +1,424 @@
+"""The Prometheus recorder: conserved, bounded and monotonic at every scrape, and never in the way."""
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.openmetrics import parser as openmetrics_parser
+from prometheus_client.parser import text_string_to_metric_families
+
+from ox_otel import Batch, Function, Profiler, Settings, Usage
+from ox_otel._ledger import RETIRE_AFTER, SERIES_PER_FUNCTION, Ledger
+from ox_otel._names import valid
+from ox_otel._status import ERROR_KINDS, OWN_SERIES
+from ox_otel.prometheus import PrometheusRecorder, expose
+from ox_otel.recorders import OTHER, Stack
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+LABELS = {
+    "ox_profile_hits_total": {"module", "function"},
+    "ox_profile_self_hits_total": {"module", "function"},
+    "ox_profile_seconds_total": {"module", "function", "state"},
+    "ox_profile_self_seconds_total": {"module", "function", "state"},
+    "ox_profile_samples_total": set(),
+    "ox_profile_stacks_total": set(),
+    "ox_profile_observed_seconds_total": {"state"},
+    "ox_profile_missed_samples_total": set(),
+    "ox_profile_overhead_seconds_total": set(),
+    "ox_profile_errors_total": {"kind"},
+    "ox_profile_series": set(),
+    "ox_profile_series_limit": set(),
+    "ox_profile_interval_seconds": set(),
+    "ox_profile_running": set(),
+    "ox_profile_info": {"version", "engine", "python"},
+}
+
+Series = tuple[str, tuple[tuple[str, str], ...]]
+"""A metric and its labels, sorted."""
+
+
+class Published(NamedTuple):
+    """A profiler that does not run, its recorder, and the registry that shows it."""
+
+    profiler: Profiler
+    recorder: PrometheusRecorder
+    registry: CollectorRegistry
+
+    def record(
+        self, functions: Mapping[Function, Usage], **more: Mapping[Function, Function]
+    ) -> None:
+        """Hand over a batch, as the profiler would."""
+        self.recorder.record(Batch(functions, **more))
+
+    def scrape(self) -> dict[Series, float]:
+        """Return what a scrape gets."""
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+        }
+
+
+def publish() -> Published:
+    """Return a new recorder in a registry of its own."""
+    registry = CollectorRegistry()
+    profiler = Profiler(Settings())
+    return Published(profiler, PrometheusRecorder(profiler, registry), registry)
+
+
+def series_of(function: Function) -> Series:
+    """Return the series of a function's hits."""
+    module, name = function
+    return "ox_profile_hits_total", (("function", name), ("module", module))
+
+
+def total(scraped: Mapping[Series, float], metric: str, **labels: str) -> float:
+    """Return the sum of a metric over all series with these labels."""
+    return sum(
+        value
+        for (name, having), value in scraped.items()
+        if name == metric and labels.items() <= dict(having).items()
+    )
+
+
+def used(hits: int) -> Usage:
+    """Return the usage of a function that was seen so often, at the top."""
+    return Usage(hits, hits, hits / 4, hits / 8, hits / 4, hits / 8)
+
+
+HOT, COLD = Function("shop", "hot"), Function("shop", "cold")
+
+
+def test_names_and_labels() -> None:
+    """The metrics, their labels, types and help are exactly those of the contract."""
+    published = publish()
+    published.record({HOT: used(8)})
+    _, text = expose("", published.registry)
+    families = list(text_string_to_metric_families(text.decode()))
+    found = {sample.name: sample for family in families for sample in family.samples}
+    assert LABELS == {name: set(sample.labels) for name, sample in found.items()}
+    assert all(family.documentation for family in families)
+    for family in families:
+        is_counter = any(sample.name.endswith("_total") for sample in family.samples)
+        assert ("counter" if is_counter else "gauge") == family.type
+
+
+def test_values() -> None:
+    """Every figure of a function stands in its place."""
+    published = publish()
+    published.recorder.record(
+        Batch(
+            {HOT: Usage(6, 5, 4.5, 3.5, 2.5, 1.5)},
+            samples=7,
+            missed=8,
+            overhead_seconds=9.5,
+            errors={"batch": 10},
+        )
+    )
+    scraped = {
+        (name, *(value for label, value in labels if label not in ("module", "function"))): value
+        for (name, labels), value in published.scrape().items()
+        if name not in ("ox_profile_info", "ox_profile_errors_total")
+    }
+    assert {
+        ("ox_profile_hits_total",): 6,
+        ("ox_profile_self_hits_total",): 5,
+        ("ox_profile_seconds_total", "cpu"): 4.5,
+        ("ox_profile_seconds_total", "wait"): 3.5,
+        ("ox_profile_self_seconds_total", "cpu"): 2.5,
+        ("ox_profile_self_seconds_total", "wait"): 1.5,
+        ("ox_profile_samples_total",): 7,
+        ("ox_profile_stacks_total",): 5,
+        ("ox_profile_observed_seconds_total", "cpu"): 2.5,
+        ("ox_profile_observed_seconds_total", "wait"): 1.5,
+        ("ox_profile_missed_samples_total",): 8,
+        ("ox_profile_overhead_seconds_total",): 9.5,
+        ("ox_profile_series",): SERIES_PER_FUNCTION + OWN_SERIES,
+        ("ox_profile_series_limit",): 2000,
+        ("ox_profile_interval_seconds",): 0.02,
+        ("ox_profile_running",): 0,
+    } == scraped
+    errors = {
+        labels[0][1]: value
+        for (name, labels), value in published.scrape().items()
+        if name == "ox_profile_errors_total"
+    }
+    assert dict.fromkeys(ERROR_KINDS, 0) | {"batch": 10} == errors
+
+
+functions = st.builds(Function, st.sampled_from("abc"), st.sampled_from("fghijklmno"))
+stacks = st.dictionaries(
+    st.lists(functions, min_size=1, max_size=4).map(tuple),
+    st.integers(1, 50).map(used),
+    max_size=8,
+)
+streams = st.lists(
+    st.tuples(stacks, st.sampled_from([1.0, 60.0, RETIRE_AFTER, 10 * RETIRE_AFTER])), max_size=15
+)
+
+
+@given(streams, st.integers(2, 12))
+def test_any_stream(stream: list[tuple[dict[Stack, Usage], float]], limit: int) -> None:
+    """At every scrape sums are conserved, and over all of them `increase()` is what happened.
+
+    Series come and go meanwhile: what they gain counts once, under one name or another, and
+    nothing that lives ever decreases.
+    """
+    published, ledger = publish(), Ledger(limit)
+    before = published.scrape()
+    now, recorded, increased = 0.0, 0, 0.0
+    for seen, elapsed in stream:
+        now += elapsed
+        gains, retired = ledger.settle(seen, now)
+        published.record(gains, retired=retired)
+        recorded += sum(usage.hits for usage in seen.values())
+        for _ in range(2):  # whatever is new is seen at 0 first
+            scraped = published.scrape()
+            check_sums(scraped)
+            assert len(scraped) == total(scraped, "ox_profile_series")
+            assert len(scraped) <= SERIES_PER_FUNCTION * limit + OWN_SERIES
+            for series in before.keys() & scraped.keys():
+                if series[0].endswith("_total") and function_of(series) not in retired:
+                    assert before[series] <= scraped[series]
+            increased += increase(before, scraped, "ox_profile_self_hits_total")
+            before = scraped
+    assert recorded == increased == total(before, "ox_profile_stacks_total")
+
+
+def function_of(series: Series) -> Function:
+    """Return the function that a series tells of."""
+    labels = dict(series[1])
+    return Function(labels.get("module", ""), labels.get("function", ""))
+
+
+def check_sums(scraped: Mapping[Series, float]) -> None:
+    """Check that the series of functions add up to the totals of the same scrape."""
+    self_hits = total(scraped, "ox_profile_self_hits_total")
+    assert self_hits == total(scraped, "ox_profile_stacks_total")
+    for state in ("cpu", "wait"):
+        self_seconds = total(scraped, "ox_profile_self_seconds_total", state=state)
+        observed = total(scraped, "ox_profile_observed_seconds_total", state=state)
+        assert math.isclose(self_seconds, observed, abs_tol=1e-9)
+
+
+def increase(before: Mapping[Series, float], after: Mapping[Series, float], metric: str) -> float:
+    """Return by how much all series of a metric have increased, as Prometheus reckons.
+
+    It knows nothing of a series before its first scrape, and takes a decrease for a restart at 0.
+    """
+    return sum(
+        after[series] - before[series] if after[series] >= before[series] else after[series]
+        for series in after.keys() & before.keys()
+        if series[0] == metric
+    )
+
+
+def test_the_first_scrape_shows_everything() -> None:
+    """What happened before the first scrape is shown as it is."""
+    published = publish()
+    published.record({HOT: used(8)})
+    assert 8 == published.scrape()[series_of(HOT)]
+
+
+def test_a_new_series_begins_at_0() -> None:
+    """Afterwards a series is first shown at 0, so that its first increments are an increase."""
+    published = publish()
+    published.scrape()
+    published.record({HOT: used(8)})
+    assert 0 == published.scrape()[series_of(HOT)]
+    published.record({HOT: used(1)})
+    assert 9 == published.scrape()[series_of(HOT)]
+
+
+def test_an_heir_appears_with_its_total() -> None:
+    """What retired series had is neither lost nor counted again: their heir begins with it."""
+    published = publish()
+    published.record({HOT: used(8), COLD: used(4)})
+    published.scrape()
+    heir = Function(OTHER, "__retired_1__")
+    published.record({HOT: used(1)}, retired={COLD: heir})
+    scraped = published.scrape()
+    assert series_of(COLD) not in scraped
+    assert (9, 4) == (scraped[series_of(HOT)], scraped[series_of(heir)])
+
+    second = Function(OTHER, "__retired_2__")
+    published.record({}, retired={heir: second, HOT: second})
+    assert 13 == published.scrape()[series_of(second)]
+
+
+def test_a_series_that_ended_and_came_back_is_new() -> None:
+    """Between two scrapes a series may end and begin again: it begins at 0."""
+    published = publish()
+    published.record({HOT: used(8)})
+    published.scrape()
+    published.record({HOT: used(20)}, retired={HOT: Function(OTHER, "__retired_1__")})
+    assert 0 == published.scrape()[series_of(HOT)]
+    assert 20 == published.scrape()[series_of(HOT)]
+
+
+def test_memory_of_heirs_is_bounded() -> None:
+    """The recorder remembers no more heirs than live."""
+    published = publish()
+    for number in range(100):
+        last, next_ = (Function(OTHER, f"__retired_{n}__") for n in (number, number + 1))
+        published.record({HOT: used(1)}, retired={HOT: next_, last: next_})
+    assert 1 == len(published.recorder._heirs)
+
+
+def test_series_of_a_running_profiler() -> None:
+    """However many functions run, the series are as many as the gauge says, within the limit."""
+    registry = CollectorRegistry()
+    with Profiler(Settings(max_series=200, interval=0.001)) as profiler:
+        profiler.add_recorder(PrometheusRecorder(profiler, registry))
+        published = Published(profiler, *registry._collector_to_names, registry)
+        for number in range(500):
+            namespace = {"__name__": f"generated_{number % 50}"}
+            exec(f"def f{number}():\n for _ in range(20000): pass", namespace)  # noqa: S102
+            namespace[f"f{number}"]()  # type: ignore[operator]
+        profiler.snapshot()
+        profiler.pause()
+        time.sleep(0.1)
+        published.scrape()
+        scraped = published.scrape()
+        check_sums(scraped)
+        assert len(scraped) == total(scraped, "ox_profile_series") == profiler.status().series
+        assert 100 < len(scraped) <= total(scraped, "ox_profile_series_limit") == 200
+        assert total(scraped, "ox_profile_samples_total") == profiler.status().samples
+
+
+class Broken:
+    """Stands in for a part that fails."""
+
+    def snapshot(self) -> Batch:
+        """Fail."""
+        raise RuntimeError("out of order")
+
+
+def test_a_fault_shows_the_last_good_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collection that fails repeats the last one, is counted, and takes no other metric along."""
+    published = publish()
+    mine = Counter("mine", "A metric of the host.", registry=published.registry)
+    mine.inc()
+    published.record({HOT: used(8)})
+    good = published.scrape()
+    assert 1 == total(good, "mine_total")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(published.recorder, "_counts", Broken())
+        mine.inc()
+        scraped = published.scrape()
+        assert 2 == total(scraped, "mine_total")
+        without_host = {series: value for series, value in good.items() if "mine" not in series[0]}
+        assert without_host.items() <= scraped.items()
+    with monkeypatch.context() as patch:
+        patch.setattr(published.profiler, "status", Broken().snapshot)
+        assert without_host.items() <= published.scrape().items()
+
+    with published.profiler as profiler:
+        assert {"scrape": 2} == profiler.snapshot().errors
+
+
+def test_a_fault_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no good figures yet, the host's metrics stand alone."""
+    published = publish()
+    Counter("mine", "A metric of the host.", registry=published.registry).inc()
+    monkeypatch.setattr(published.recorder, "_counts", Broken())
+    assert {"mine_total", "mine_created"} == {name for name, _ in published.scrape()}
+
+
+def test_a_scrape_waits_for_nothing() -> None:
+    """A scrape needs no lock that anything of ours could hold."""
+    published = publish()
+    published.record({HOT: used(8)})
+    with published.profiler._changing:
+        began = time.monotonic()
+        assert 8 == published.scrape()[series_of(HOT)]
+        assert time.monotonic() - began < 0.5
+
+
+def test_a_scrape_by_the_host_is_charged() -> None:
+    """What a scrape costs on a thread of the host is part of the overhead."""
+    published = publish()
+    many = {Function("m", str(number)): used(1) for number in range(2000)}
+    published.record(many)
+    began = time.thread_time()
+    published.recorder.collect()
+    cost = time.thread_time() - began
+    with published.profiler as profiler:
+        charged = profiler.snapshot().overhead_seconds
+    assert 0.8 * cost < charged < 0.1 + 2 * cost
+
+
+def test_close() -> None:
+    """After `close` the metrics are gone, and another recorder may take the place."""
+    published = publish()
+    Counter("mine", "A metric of the host.", registry=published.registry)
+    published.recorder.close()
+    assert {"mine_total", "mine_created"} == {name for name, _ in published.scrape()}
+    published.recorder.close()
+    PrometheusRecorder(published.profiler, published.registry)
+
+
+def test_no_second_series_of_ours() -> None:
+    """The registry refuses a second recorder: figures must not count twice."""
+    published = publish()
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        PrometheusRecorder(published.profiler, published.registry)
+
+
+def test_part_of_a_scrape() -> None:
+    """A scrape that asks for one metric by name gets it."""
+    published = publish()
+    published.record({HOT: used(8)})
+    part = published.registry.restricted_registry(["ox_profile_hits_total"])
+    assert b"ox_profile_hits_total{" in generate_latest(part)
+
+
+def test_openmetrics() -> None:
+    """In the other format the figures are the same, and no time of creation doubles the series."""
+    published = publish()
+    published.record({HOT: used(8)})
+    content_type, text = expose(OPENMETRICS, published.registry)
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    assert b"_created" not in text
+    parsed = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in openmetrics_parser.text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+    assert published.scrape() == parsed
+
+
+awkward = st.text(st.characters(), max_size=30) | st.sampled_from(
+    ["", '"', "\\", "\n", "\\n", "\r\n", "\0", "\x85", "\u2028", "\ud800", "a" * 10_000, "é" * 151]
+)
+
+
+def both_formats(published: Published) -> Iterable[set[Function]]:
+    """Yield the functions that each format, read back, has."""
+    for accept, parse in (
+        ("", text_string_to_metric_families),
+        (OPENMETRICS, openmetrics_parser.text_string_to_metric_families),
+    ):
+        _, text = expose(accept, published.registry)
+        yield {
+            Function(sample.labels["module"], sample.labels["function"])
+            for family in parse(text.decode())
+            for sample in family.samples
+            if sample.name == "ox_profile_hits_total"
+        }
+
+
+@given(st.lists(st.builds(Function, awkward.map(valid), awkward.map(valid)), max_size=5))
+def test_any_name_comes_back(named: list[Function]) -> None:
+    """Whatever functions are called, their valid names come back through the parsers."""
+    published = publish()
+    published.record(dict.fromkeys(named, used(1)))
+    for found in both_formats(published):
+        assert set(named) == found

@@ -2,8 +2,11 @@
 
 import platform
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
+from math import inf
 from typing import Literal, NamedTuple
 
+from ox_otel._clock import DELAY_BOUNDS
 from ox_otel._ledger import SERIES_PER_FUNCTION
 from ox_otel._status import ERROR_KINDS, OWN_SERIES, Status, package_version
 from ox_otel.recorders import Batch, Usage
@@ -168,3 +171,15 @@ METRICS = (
     ),
     Metric("info", "gauge", "1", "The profiler in use.", ("version", "engine", "python"), _info),
 )
+
+WAKEUP_DELAY = (
+    "How late samples were taken: how long a thread that was due had to wait for the GIL."
+)
+"""What the histogram `wakeup_delay_seconds` tells, which is no `Metric`: not every backend can."""
+
+
+def delay_buckets(counted: Batch) -> list[tuple[str, int]]:
+    """Return how many samples were late by up to so many seconds, for each of `DELAY_BOUNDS`."""
+    bounds = ("+Inf" if bound == inf else str(bound) for bound in DELAY_BOUNDS)
+    counts = accumulate(counted.delays.get(bound, 0) for bound in DELAY_BOUNDS)
+    return list(zip(bounds, counts, strict=True))

@@ -1,7 +1,8 @@
 """The recorder for OpenTelemetry: observable instruments on the API, whoever provides the SDK.
 
 No provider is made or set here: the host's own MeterProvider collects, at its own pace, from one
-immutable snapshot. A provider that the host sets later is used from then on.
+immutable snapshot. A provider that the host sets later is used from then on. The histogram of
+delays is left out: the API has none that can be observed.
 """
 
 from collections.abc import Callable, Iterable

@@ -7,12 +7,12 @@ raises, since an error in one collector takes down all metrics of the registry.
 from contextlib import suppress
 from dataclasses import replace
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import REGISTRY, CollectorRegistry
 
-from ox_otel._metrics import METRICS
+from ox_otel._metrics import METRICS, WAKEUP_DELAY, delay_buckets
 from ox_otel._profiler import Profiler
 from ox_otel._status import Status
 from ox_otel.recorders import NOTHING, Batch, CountingRecorder, Function
@@ -89,4 +89,6 @@ def _families(counted: Batch, status: Status) -> list[Family]:
         for labels, value in metric.read(counted, status):
             family.add_metric(labels, value)
         families.append(family)
-    return families
+    delays = HistogramMetricFamily("ox_profile_wakeup_delay_seconds", WAKEUP_DELAY)
+    delays.add_metric((), delay_buckets(counted), counted.delay_seconds)
+    return [*families, delays]

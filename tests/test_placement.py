@@ -3,14 +3,15 @@
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from ox_otel import Profiler, Settings
+from ox_otel._names import Names
 from ox_otel._placement import MAX_SITES, Sites, is_interruptible
+from ox_otel._threads import Threads
 from ox_otel.recorders import UNPLACED, Usage
 
 linux_only = pytest.mark.skipif(
@@ -126,11 +127,6 @@ def count(seconds: float) -> None:
             pass
 
 
-def pack(data: bytes) -> None:
-    """Use the CPU without the GIL."""
-    zlib.compress(data, 9)
-
-
 @linux_only
 def test_sleeping_functions_are_credited_with_no_cpu() -> None:
     """Four threads that alternate work and sleep: a naive split gives the sleep 65 to 75 %."""
@@ -151,15 +147,40 @@ def test_sleeping_functions_are_credited_with_no_cpu() -> None:
 
 
 @linux_only
-def test_what_burns_without_the_gil_is_seen_to_burn() -> None:
-    """C code that lets go of the GIL, but not of the CPU, gets its seconds."""
-    data = bytes(range(256)) * 8000
+@pytest.mark.parametrize("ticking", [True, False])
+def test_a_clock_that_goes_on_while_we_hold_the_gil_proves_burning(
+    monkeypatch: pytest.MonkeyPatch,
+    ticking: bool,  # noqa: FBT001 - pytest gives it by name
+) -> None:
+    """C code that lets go of the GIL, but not of the CPU, gets its seconds; others do not."""
+    release, arrived = threading.Event(), threading.Event()
 
-    def compress(until: float) -> None:
-        while time.monotonic() < until:
-            pack(data)
+    def call_into_c() -> None:
+        arrived.set()
+        release.wait()
 
-    with profiled(3.0, compress) as used:
-        packing = used("pack").self_cpu_seconds
+    thread = threading.Thread(target=call_into_c)
+    thread.start()
+    arrived.wait()
+    engine = Threads(Names(), 64, lambda _: None)
+    looked_at: list[int] = []
 
-    assert packing > 0.5 * used("compress").cpu_seconds
+    def clock(_: int) -> int:
+        """Return a clock that always goes on, or one that stands still during a sample."""
+        return time.monotonic_ns() if ticking else looked_at[-1]
+
+    monkeypatch.setattr(time, "process_time_ns", time.monotonic_ns)
+    monkeypatch.setattr(time, "clock_gettime_ns", clock)
+    for _ in range(50):
+        time.sleep(0.005)
+        looked_at.append(time.monotonic_ns())
+        engine.sample(lateness=0.0)
+    stacks = engine.drain()
+    release.set()
+    thread.join()
+
+    mine = {s: u.cpu_seconds for s, u in stacks.items() if any("call_into_c" in f.name for f in s)}
+    unplaced = sum(seconds for stack, seconds in mine.items() if UNPLACED == stack[-1].name)
+    placed = sum(mine.values()) - unplaced
+    assert placed > 0.8 * sum(mine.values()) if ticking else placed == 0.0
+    assert sum(mine.values()) > 0.2

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ox_otel import Batch, ConfigError, Function, Profiler, Settings
-from ox_otel import _profiler as module
+from ox_otel import Batch, ConfigError, Function, Profiler, Settings, _profiler, _sampling
 from ox_otel._native import own_idents
 from ox_otel._pipeline import Pipeline
 from ox_otel.recorders import Usage
@@ -162,7 +161,7 @@ def test_it_stops_within_a_second_from_any_state(
     elif verb == "long interval":
         profiler.set_interval(60)
     elif verb == "suspend":
-        monkeypatch.setattr(module, "FIRST_SUSPENSION", 100.0)
+        monkeypatch.setattr(_sampling, "FIRST_SUSPENSION", 100.0)
         monkeypatch.setattr(Pipeline, "sample", lambda *_: 1 // 0)
         until(lambda: state(profiler) == "suspended")
     time.sleep(0.05)
@@ -199,7 +198,7 @@ def test_errors_suspend_sampling_and_it_comes_back(
     profiler: Profiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault that persists suspends sampling with a reason; when it is gone, all is well."""
-    monkeypatch.setattr(module, "FIRST_SUSPENSION", 0.05)
+    monkeypatch.setattr(_sampling, "FIRST_SUSPENSION", 0.05)
     real, broken = Pipeline.sample, True
 
     def sample(pipeline: Pipeline, now: float) -> None:
@@ -215,14 +214,14 @@ def test_errors_suspend_sampling_and_it_comes_back(
         until(lambda: state(profiler) == "running" and profiler.status().samples > 5)
         errors = profiler.snapshot().errors["sample"]
 
-    assert errors >= module.ERRORS_IN_A_ROW
+    assert errors >= _sampling.ERRORS_IN_A_ROW
 
 
 def test_a_lasting_fault_is_retried_ever_more_rarely(
     profiler: Profiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Suspensions double, so that a broken host is left alone."""
-    monkeypatch.setattr(module, "FIRST_SUSPENSION", 0.02)
+    monkeypatch.setattr(_sampling, "FIRST_SUSPENSION", 0.02)
     tries: list[float] = []
 
     def sample(*_: object) -> None:
@@ -231,16 +230,28 @@ def test_a_lasting_fault_is_retried_ever_more_rarely(
 
     monkeypatch.setattr(Pipeline, "sample", sample)
     with profiler:
-        until(lambda: len(tries) >= module.ERRORS_IN_A_ROW + 4)
-    pauses = [b - a for a, b in pairwise(tries)][module.ERRORS_IN_A_ROW - 1 :]
+        until(lambda: len(tries) >= _sampling.ERRORS_IN_A_ROW + 4)
+    pauses = [b - a for a, b in pairwise(tries)][_sampling.ERRORS_IN_A_ROW - 1 :]
 
     assert pauses[1] > 1.5 * pauses[0] > 0.02
     assert pauses[2] > 1.5 * pauses[1]
 
 
+def test_five_times_the_budget_suspends_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it costs far too much in spite of all, it rests, says so, and tries again later."""
+    monkeypatch.setattr(_sampling, "FIRST_SUSPENSION", 0.2)
+    with Profiler(Settings(interval=0.005)) as profiler:
+        until(lambda: profiler.status().samples > 5)
+        profiler.charge(1.0)  # as if scrapes had used a second
+        until(lambda: state(profiler) == "suspended")
+        assert "the budget is 1.0%" in profiler.status().reason
+        until(lambda: state(profiler) == "running")
+        assert 1 == profiler.snapshot().errors["budget"]
+
+
 def test_a_kill_file_suspends_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the file exists nothing is sampled; the reason says so."""
-    monkeypatch.setattr(module, "FIRST_SUSPENSION", 0.05)
+    monkeypatch.setattr(_sampling, "FIRST_SUSPENSION", 0.05)
     file = tmp_path / "stop"
     file.touch()
     with Profiler(Settings(interval=0.005, kill_file=str(file))) as profiler:
@@ -352,7 +363,7 @@ def test_where_there_is_no_thread_the_host_goes_on(monkeypatch: pytest.MonkeyPat
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(module, "Worker", refuse)
+    monkeypatch.setattr(_profiler, "Worker", refuse)
     profiler = Profiler()
     profiler.start()
 

@@ -37,6 +37,9 @@ LABELS = {
     "ox_profile_interval_seconds": set(),
     "ox_profile_running": set(),
     "ox_profile_info": {"version", "engine", "python"},
+    "ox_profile_wakeup_delay_seconds_bucket": {"le"},
+    "ox_profile_wakeup_delay_seconds_count": set(),
+    "ox_profile_wakeup_delay_seconds_sum": set(),
 }
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
@@ -105,8 +108,9 @@ def test_names_and_labels() -> None:
     assert LABELS == {name: set(sample.labels) for name, sample in found.items()}
     assert all(family.documentation for family in families)
     for family in families:
-        is_counter = any(sample.name.endswith("_total") for sample in family.samples)
-        assert ("counter" if is_counter else "gauge") == family.type
+        suffix = family.samples[0].name.removeprefix(family.name)
+        types = {"_total": "counter", "": "gauge", "_bucket": "histogram"}
+        assert types[suffix] == family.type
 
 
 def test_values() -> None:
@@ -117,6 +121,8 @@ def test_values() -> None:
             {HOT: Usage(6, 5, 4.5, 3.5, 2.5, 1.5)},
             samples=7,
             missed=8,
+            delays={0.001: 3, 0.05: 2, math.inf: 1},
+            delay_seconds=8.5,
             overhead_seconds=9.5,
             errors={"batch": 10},
         )
@@ -143,6 +149,14 @@ def test_values() -> None:
         ("ox_profile_series_limit",): 2000,
         ("ox_profile_interval_seconds",): 0.02,
         ("ox_profile_running",): 0,
+        ("ox_profile_wakeup_delay_seconds_bucket", "0.001"): 3,
+        ("ox_profile_wakeup_delay_seconds_bucket", "0.005"): 3,
+        ("ox_profile_wakeup_delay_seconds_bucket", "0.01"): 3,
+        ("ox_profile_wakeup_delay_seconds_bucket", "0.05"): 5,
+        ("ox_profile_wakeup_delay_seconds_bucket", "0.1"): 5,
+        ("ox_profile_wakeup_delay_seconds_bucket", "+Inf"): 6,
+        ("ox_profile_wakeup_delay_seconds_count",): 6,
+        ("ox_profile_wakeup_delay_seconds_sum",): 8.5,
     } == scraped
     errors = {
         labels[0][1]: value

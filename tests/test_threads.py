@@ -11,7 +11,7 @@ from types import FunctionType
 
 import pytest
 
-from ox_otel import _threads
+from ox_otel import _interpreter, _threads
 from ox_otel._names import Names
 from ox_otel._native import Worker
 from ox_otel._threads import Threads
@@ -290,7 +290,7 @@ def test_no_collection_starts_while_frames_are_listed(
     enabled: bool,  # noqa: FBT001 - pytest gives it by name
 ) -> None:
     """Where it could deadlock, garbage collection is off during the call, and then as before."""
-    monkeypatch.setattr(_threads, "_COLLECTS_BETWEEN_INSTRUCTIONS", False)
+    monkeypatch.setattr(_interpreter, "_COLLECTS_BETWEEN_INSTRUCTIONS", False)
     real, during = sys._current_frames, []
 
     def listed() -> object:

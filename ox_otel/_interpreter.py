@@ -1,0 +1,54 @@
+"""What the interpreter and the kernel tell of other threads, asked for without harm."""
+
+import gc
+import sys
+import threading
+import time
+from types import FrameType
+
+_COLLECTS_BETWEEN_INSTRUCTIONS = sys.version_info >= (3, 12)
+
+
+def unsupported() -> str:
+    """Return why this interpreter must not be sampled, or nothing."""
+    if sys.implementation.name != "cpython":
+        return f"{sys.implementation.name} does not show the frames of its threads reliably"
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return "without the GIL, looking at the frames of a running thread is not safe"
+    return ""
+
+
+def current_frames() -> dict[int, FrameType]:
+    """Return the topmost frame of each thread, by ident."""
+    if _COLLECTS_BETWEEN_INSTRUCTIONS:
+        return sys._current_frames()
+    # Below 3.12 a garbage collection may start inside of the call while it holds the lock over
+    # the list of threads; a destructor that then lets go of the GIL deadlocks the process
+    # (python/cpython#106883).
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames()
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def clock_of(ident: int) -> tuple[int | None, int]:
+    """Return the CPU clock of the thread *ident* and its time in nanoseconds.
+
+    Returns `None, 0` where there is none that we can read: off Linux, and for threads that
+    Python's `threading` does not know.
+    """
+    if sys.platform != "linux":
+        return None, 0
+    try:
+        # not `enumerate()`, which takes a lock, nor `.native_id`, which a subclass may replace
+        thread = threading._active[ident]  # type: ignore[attr-defined]
+        native_id = object.__getattribute__(thread, "__dict__")["_native_id"]
+        # the kernel's number for the clock of one thread of this process (clock_getres(2)); to
+        # ask by number fails cleanly for a dead thread, where pthread_getcpuclockid may crash
+        clock = (~native_id << 3) | 6
+        return clock, time.clock_gettime_ns(clock)
+    except (AttributeError, KeyError, OSError, TypeError):
+        return None, 0

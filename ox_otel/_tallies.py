@@ -1,0 +1,72 @@
+"""What each stack used since the last drain: the one dictionary on the hot path.
+
+Stacks are keyed by the ids of their code objects, leaf first, which `Names` keeps alive.
+"""
+
+from collections.abc import Mapping
+from itertools import takewhile
+
+from ox_otel._names import Names
+from ox_otel.recorders import NOTHING, UNPLACED, Function, Stack, Usage
+
+Ids = tuple[int, ...]
+
+
+class Tally:
+    """What one stack used; times in nanoseconds."""
+
+    __slots__ = ("cpu", "hits", "stack", "wait")
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.hits = self.cpu = self.wait = 0
+
+    def take(self) -> Usage:
+        """Return what has been counted and begin anew."""
+        cpu, wait = self.cpu * 1e-9, self.wait * 1e-9
+        usage = Usage(self.hits, self.hits, cpu, wait, cpu, wait)
+        self.hits = self.cpu = self.wait = 0
+        return usage
+
+
+class Tallies:
+    """A tally for each stack that was seen lately."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._tallies: dict[Ids, Tally] = {}
+
+    def __len__(self) -> int:
+        return len(self._tallies)
+
+    def of(self, ids: Ids) -> Tally:
+        """Return the tally of the stack of these known code objects."""
+        tally = self._tallies.get(ids)
+        if tally is None:
+            tally = self._tallies[ids] = Tally(self._names.stack(ids))
+        return tally
+
+    def unplaced(self, before: Ids, after: Ids) -> Tally:
+        """Return the tally for CPU used somewhere below the callers that two stacks share."""
+        pairs = zip(reversed(before), reversed(after), strict=False)
+        shared = tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))[::-1]
+        key = (0, *shared)  # no code object has the id 0
+        tally = self._tallies.get(key)
+        if tally is None:
+            callers = self._names.stack(shared)
+            unplaced = Function(callers[-1].module, UNPLACED)
+            tally = self._tallies[key] = Tally((*callers, unplaced))
+        return tally
+
+    def take(self, standing: Mapping[Ids, Tally]) -> dict[Stack, Usage]:
+        """Return what each stack used, and forget those neither used nor still *standing*."""
+        used = {key: t for key, t in self._tallies.items() if t.hits or t.wait or t.cpu}
+        stacks: dict[Stack, Usage] = {}
+        for tally in used.values():
+            stacks[tally.stack] = stacks.get(tally.stack, NOTHING).plus(tally.take())
+        self._tallies = {**used, **standing}
+        return stacks
+
+    def forget(self) -> None:
+        """Forget all stacks: their ids mean nothing any more."""
+        self._tallies = {}

@@ -23,7 +23,7 @@ class Delivery:
     def deliver(self, batch: Batch, now: float) -> bool:
         """Hand over *batch* and what was kept; return False if the recorder failed just now."""
         if self._kept is not None:
-            batch = self._kept.plus(batch, keep_stacks=False)
+            batch = self._kept.plus(batch)
         if now < self._retry_at:
             self._kept = batch
             return True

@@ -28,7 +28,6 @@ class Endpoint:
 
     Raises:
         OSError: the address cannot be had.
-        UnicodeError: *host* cannot be the name of a host.
         RuntimeError: there is no thread to be had.
         MemoryError: as above.
     """

@@ -127,7 +127,7 @@ def _serve(profiler: Profiler, settings: Settings, port: int, undo: ExitStack) -
         site = site._replace(expose=expose)
     try:
         endpoint = Endpoint(settings.host, port, site)
-    except (OSError, UnicodeError, RuntimeError, MemoryError) as error:
+    except Exception as error:
         _log.warning("ox_otel: no endpoint at %s:%s: %s", settings.host, port, error)
         return
     profiler.url = endpoint.url

@@ -1,6 +1,5 @@
 """The settings: one frozen object, read from arguments and `OX_OTEL_*` variables."""
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -61,7 +60,7 @@ def _number(lowest: float, highest: float) -> Callable[[object], float]:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise TypeError
         number = float(value)
-        if not (math.isfinite(number) and lowest <= number <= highest):
+        if not lowest <= number <= highest:  # as NaN is not, whatever the range
             raise ValueError
         return number
 
@@ -113,6 +112,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
         raise ValueError
     return value
+
+
+def _host(value: object) -> str:
+    host = _text(value)
+    host.encode("idna")  # or it cannot be looked up
+    return host
 
 
 def _path(value: object) -> str:
@@ -189,7 +194,7 @@ class Settings:
         (), _words, "globs of module names, separated by commas", "modules not to show"
     )
     host: str = _setting(
-        "127.0.0.1", _text, "an address or a host name", "where our own endpoint listens"
+        "127.0.0.1", _host, "an address or a host name", "where our own endpoint listens"
     )
     port: int | None = _setting(
         None,

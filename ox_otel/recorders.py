@@ -5,7 +5,7 @@ a recorder is any object with one method, `record`, that takes a `Batch`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -96,20 +96,16 @@ class Batch:
     errors: Mapping[str, int] = field(default_factory=dict)
     retired: Mapping[Function, Function] = field(default_factory=dict)
 
-    def plus(self, later: "Batch", *, keep_stacks: bool = True) -> "Batch":
-        """Return this batch and a *later* one as one; *keep_stacks* off leaves the stacks out."""
+    def plus(self, later: "Batch") -> "Batch":
+        """Return this batch and a *later* one as one, without the stacks: these have no bound."""
         functions = dict(self.functions)
         for ended, heir in later.retired.items():
             if ended in functions:
                 functions[heir] = functions.get(heir, NOTHING).plus(functions.pop(ended))
         for function, usage in later.functions.items():
             functions[function] = functions.get(function, NOTHING).plus(usage)
-        stacks = dict(self.stacks) if keep_stacks else {}
-        for stack, usage in later.stacks.items() if keep_stacks else ():
-            stacks[stack] = stacks.get(stack, NOTHING).plus(usage)
         return Batch(
             functions=functions,
-            stacks=stacks,
             samples=self.samples + later.samples,
             missed=self.missed + later.missed,
             delays=_sums(self.delays, later.delays),
@@ -171,7 +167,8 @@ class CountingRecorder:
 
     def record(self, batch: Batch) -> None:
         """Add *batch*; one assignment publishes it, so that readers need no lock."""
-        self._total = self._total.plus(batch, keep_stacks=False)
+        # a total has nobody to tell what was retired on the way
+        self._total = replace(self._total.plus(batch), retired={})
 
     def snapshot(self) -> Batch:
         """Return all that happened since the start."""

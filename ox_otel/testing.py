@@ -54,7 +54,7 @@ def check_recorder(
             record(batch)
             if any(batch != untouched for batch, untouched in given):
                 raise AssertionError(f"after {what}: a batch has been changed")
-            total = total.plus(untouched, keep_stacks=False)
+            total = total.plus(untouched)
             _compare(what, total, {str(function): usage for function, usage in read().items()})
         _check_memory(record)
 

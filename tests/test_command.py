@@ -89,7 +89,7 @@ def test_a_program_sees_no_difference(folder: Path, program: list[str]) -> None:
 @pytest.mark.parametrize("program", [["app.py"], ["-m", "app"]], ids=" ".join)
 def test_a_safe_path_stays_safe(folder: Path, program: list[str]) -> None:
     """Where Python must not add a folder to the path, we do not either."""
-    environ = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    environ = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join([*sys.path, str(folder)])}
     plain = python(folder, *program, **environ)
     profiled = python(folder, "-m", "ox_otel", *program, **environ)
     assert json.loads(plain.stdout) == json.loads(profiled.stdout)
@@ -192,6 +192,7 @@ WRONG = {
     "a value": (["--interval", "soon", "app.py"], "'soon' is not accepted; accepted: seconds from"),
     "a recorder": (["--recorders", "no:where", "app.py"], "No module named 'no'"),
     "an option": (["--bogus", "app.py"], "unrecognized arguments"),
+    "an abbreviation": (["--inter", "1", "app.py"], "unrecognized arguments"),
     "no value": (["--interval"], "expected one argument"),
     "no program": (["--interval", "1"], "no program given"),
     "nothing": ([], "no program given"),

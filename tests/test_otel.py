@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from typing import Any, NamedTuple
 
 import pytest
@@ -184,6 +185,16 @@ def test_a_second_recorder_takes_over(
     assert [] == caplog.messages
 
 
+def test_instruments_are_made_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider is asked for our instruments once, however often we come and go."""
+    asked = []
+    get_meter = host.provider.get_meter
+    monkeypatch.setattr(host.provider, "get_meter", lambda *a: asked.append(a) or get_meter(*a))
+    for _ in range(3):
+        OtelRecorder(Profiler(Settings()), host.provider).close()
+    assert 1 == len(asked)
+
+
 def test_providers_do_not_mix(host: Host, recorder: OtelRecorder) -> None:
     """Each provider observes its own recorder."""
     reader = InMemoryMetricReader()
@@ -216,12 +227,18 @@ def test_a_fault_in_a_collection(
         assert {"scrape": len(UNITS)} == profiler.snapshot().errors
 
 
-def test_a_collection_is_charged(host: Host, recorder: OtelRecorder) -> None:
+def test_a_collection_is_charged(
+    host: Host, recorder: OtelRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a collection costs us on the host's thread is part of the overhead."""
+    charged: list[float] = []
+    monkeypatch.setattr(recorder._profiler, "charge", charged.append)
     recorder.record(Batch({Function("m", f"f{number}"): used(1) for number in range(900)}))
+    began = time.thread_time()
     host.collect()
-    with recorder._profiler as profiler:
-        assert profiler.snapshot().overhead_seconds > 0
+    cost = time.thread_time() - began
+    assert len(UNITS) == len(charged)
+    assert 0.001 < sum(charged) < cost
 
 
 def run(script: str) -> list[str]:

@@ -264,7 +264,6 @@ def test_batches_add_up(stream: list[Batch]) -> None:
     for batch in stream:
         total = total.plus(batch)
     assert added([batch.functions for batch in stream]) == total.functions
-    assert added([batch.stacks for batch in stream]) == total.stacks
     assert sum(batch.samples for batch in stream) == total.samples
     assert sum(batch.missed for batch in stream) == total.missed
     assert sum(batch.overhead_seconds for batch in stream) == total.overhead_seconds
@@ -283,12 +282,10 @@ def test_retired_series_move_to_their_heir() -> None:
     assert later.retired == total.retired
 
 
-def test_stacks_can_be_left_out() -> None:
-    """Whoever keeps a sum for long does so without the stacks."""
-    stack: Stack = (HOT, COLD)
-    batch = Batch({HOT: Usage(1)}, {stack: Usage(1)})
-    assert {} == batch.plus(batch, keep_stacks=False).stacks
-    assert {stack: Usage(2)} == batch.plus(batch).stacks
+def test_a_sum_has_no_stacks() -> None:
+    """Stacks have no bound over time, so a sum of batches leaves them out."""
+    batch = Batch({HOT: Usage(1)}, {(HOT, COLD): Usage(1)})
+    assert {} == batch.plus(batch).stacks
 
 
 def test_a_query() -> None:

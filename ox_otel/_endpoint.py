@@ -1,6 +1,7 @@
 """Our own endpoint: a small HTTP server on native threads of ours."""
 
 import io
+import os
 import socket
 import time
 from contextlib import ExitStack, suppress
@@ -9,6 +10,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
+from weakref import WeakSet
 
 from ox_otel._native import Worker
 from ox_otel.http import MAX_BODY, TOO_LARGE, Request, Response, Site, plain, respond
@@ -34,6 +36,7 @@ class Endpoint:
 
     def __init__(self, host: str, port: int, site: Site) -> None:
         self._site = site
+        self._pid = os.getpid()
         self._conversations: list[tuple[Worker, socket.socket]] = []
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with ExitStack() as opened:
@@ -47,9 +50,22 @@ class Endpoint:
             self._opened = opened.pop_all()
         name = f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self._listener.getsockname()[1]}"
+        _open_endpoints.add(self)
 
     def close(self) -> None:
-        """Stop listening and end all conversations, within a second."""
+        """Stop listening and end all conversations, within a second.
+
+        In a forked child only its copies of the sockets are closed: the endpoint is the parent's,
+        which would hear the bell.
+        """
+        _open_endpoints.discard(self)
+        if self._pid == os.getpid():
+            self._end_threads()
+        for _, connection in self._conversations:
+            connection.close()
+        self._opened.close()
+
+    def _end_threads(self) -> None:
         deadline = time.monotonic() + CLOSE_SECONDS
         self._bell.send(b"!")
         self._worker.join(CLOSE_SECONDS)
@@ -58,7 +74,6 @@ class Endpoint:
                 connection.shutdown(socket.SHUT_RDWR)
         for worker, _ in self._conversations:
             worker.join(max(deadline - time.monotonic(), 0.0))
-        self._opened.close()
 
     def _listen(self) -> None:
         charged = 0.0
@@ -163,3 +178,16 @@ class _Conversation(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
         """Write nothing: the host's stderr is not ours."""
+
+
+_open_endpoints: WeakSet[Endpoint] = WeakSet()
+
+
+def _close_copies() -> None:
+    """In a forked child: a socket that only it holds open would answer nobody, and be in the way."""
+    for endpoint in list(_open_endpoints):
+        endpoint.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_copies)

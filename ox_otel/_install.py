@@ -42,6 +42,7 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
     with _lock:
         profiler = get()
         if profiler is None:
+            uninstall()  # what a parent process has left to us
             for name in unknown_variables(os.environ):
                 _log.warning("ox_otel: %s is not a setting of this version", name)
             wanted = Settings.from_env(os.environ, **settings)
@@ -69,6 +70,16 @@ def uninstall() -> None:
         if _installed is not None:
             undo, _installed = _installed.undo, None
             undo.close()
+
+
+def _after_fork() -> None:
+    """In a forked child: whoever held the lock does not exist here."""
+    global _lock  # noqa: PLW0603
+    _lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _assemble(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:

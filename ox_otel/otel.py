@@ -5,6 +5,7 @@ immutable snapshot. A provider that the host sets later is used from then on. Th
 delays is left out: the API has none that can be observed.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -38,6 +39,7 @@ class OtelRecorder:
     def __init__(self, profiler: Profiler, provider: MeterProvider | None = None) -> None:
         self._profiler = profiler
         self._provider = provider
+        self._pid = os.getpid()
         self._counts = CountingRecorder()
         self._named = {_REST}
         is_new = provider not in _publishing
@@ -67,7 +69,9 @@ class OtelRecorder:
         self._counts.record(replace(batch, functions=functions))
 
     def observe(self, metric: Metric) -> list[Observation]:
-        """Return the series of *metric*; none after an error."""
+        """Return the series of *metric*; none after an error, and none in a forked child."""
+        if self._pid != os.getpid():  # the figures are the parent's
+            return []
         with self._profiler.charging():
             try:
                 values = metric.read(self._counts.snapshot(), self._profiler.status())

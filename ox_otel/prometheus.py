@@ -4,6 +4,7 @@ A collection reads one immutable snapshot: it takes no lock that sampling could 
 raises, since an error in one collector takes down all metrics of the registry.
 """
 
+import os
 from contextlib import suppress
 from dataclasses import replace
 
@@ -34,6 +35,7 @@ class PrometheusRecorder:
 
     def __init__(self, profiler: Profiler, registry: CollectorRegistry = REGISTRY) -> None:
         self._profiler = profiler
+        self._pid = os.getpid()
         self._registry = registry
         self._counts = CountingRecorder()
         self._shown: frozenset[Function] | None = None  # None: no collection yet
@@ -58,7 +60,9 @@ class PrometheusRecorder:
         return _families(Batch(), self._profiler.status())
 
     def collect(self) -> list[Family]:
-        """Return all families; after an error the last good ones."""
+        """Return all families; after an error the last good ones, in a forked child none."""
+        if self._pid != os.getpid():  # the figures are the parent's
+            return []
         with self._profiler.charging():
             try:
                 self._last = _families(self._visible(), self._profiler.status())

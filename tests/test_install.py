@@ -3,6 +3,8 @@
 import logging
 import os
 import socket
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -393,3 +395,49 @@ def test_a_recorder_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) ->
     assert 1 == profiler.status().errors
     assert metrics()["ox_profile_samples_total"] > 0
     assert 1 == len(caplog.messages)
+
+
+FORKED = """
+import os, time, urllib.error, urllib.request, warnings
+warnings.simplefilter("ignore")
+import ox_otel
+from prometheus_client import REGISTRY, generate_latest
+
+def answers(url):
+    try:
+        return urllib.request.urlopen(url + "/status", timeout=5).status
+    except OSError:
+        return None
+
+parent = ox_otel.install(port=0)
+time.sleep(0.2)
+child = os.fork()
+if child == 0:
+    assert ox_otel.get() is None
+    assert b"ox_profile" not in generate_latest(REGISTRY)
+    mine = ox_otel.install(port=0)
+    while not mine.status().samples: time.sleep(0.01)
+    assert b"ox_profile_running 1.0" in generate_latest(REGISTRY)
+    assert answers(mine.url) == 200 and mine.url != parent.url
+    ox_otel.uninstall()
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), answers(parent.url), parent.status().state)
+child = os.fork()
+if child == 0:  # who installs nothing keeps no socket open either
+    time.sleep(1)
+    os._exit(0)
+url = parent.url
+ox_otel.uninstall()
+print(answers(url))
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_can_install_its_own() -> None:
+    """A child shows none of its parent's figures, installs a profiler of its own, harms neither."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert ("0 200 running\nNone\n", "") == (done.stdout, done.stderr)

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from ox_otel import Batch, CountingRecorder, Function, Profiler, Settings, Usage
 from ox_otel.otel import OtelRecorder
 from ox_otel.prometheus import PrometheusRecorder
-from ox_otel.recorders import NOTHING, Stack
+from ox_otel.recorders import NOTHING
 from ox_otel.testing import check_recorder
 
 FIELDS = {

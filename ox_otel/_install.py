@@ -8,13 +8,8 @@ from threading import RLock
 from typing import NamedTuple, Unpack
 
 from ox_otel._profiler import Profiler
-from ox_otel._settings import (
-    Arguments,
-    ConfigError,
-    Settings,
-    is_recorder,
-    unknown_variables,
-)
+from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
+from ox_otel._values import is_recorder
 from ox_otel.recorders import Recorder
 
 _log = logging.getLogger("ox_otel")

@@ -3,8 +3,19 @@
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypedDict, TypeGuard, Unpack, cast
+from typing import Any, TypedDict, Unpack
 
+from ox_otel._values import (
+    as_host,
+    as_number,
+    as_one_of,
+    as_path,
+    as_recorders,
+    as_token,
+    as_truth,
+    as_whole,
+    as_words,
+)
 from ox_otel.recorders import Recorder
 
 PREFIX = "OX_OTEL_"
@@ -33,107 +44,6 @@ class ConfigError(ValueError):
     """A setting is wrong; the message names the variable, its value and what is accepted."""
 
 
-def _truth(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, str):
-        raise TypeError
-    word = value.strip().lower()
-    if word in ("true", "1", "yes", "on"):
-        return True
-    if word in ("false", "0", "no", "off"):
-        return False
-    raise ValueError
-
-
-def _one_of(*words: str) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if not isinstance(value, str) or value.strip().lower() not in words:
-            raise ValueError
-        return value.strip().lower()
-
-    return read
-
-
-def _number(lowest: float, highest: float) -> Callable[[object], float]:
-    def read(value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise TypeError
-        number = float(value)
-        if not lowest <= number <= highest:  # as NaN is not, whatever the range
-            raise ValueError
-        return number
-
-    return read
-
-
-def _whole(lowest: int, highest: int) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise TypeError
-        number = int(value)
-        if not lowest <= number <= highest:
-            raise ValueError
-        return number
-
-    return read
-
-
-def _words(value: object) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else list(cast("Iterable[Any]", value))
-    if not all(isinstance(part, str) for part in parts):
-        raise TypeError
-    return tuple(part.strip() for part in parts if part.strip())
-
-
-def _recorders(value: object) -> tuple[str | Recorder, ...]:
-    parts = value.split(",") if isinstance(value, str) else list(cast("Iterable[Any]", value))
-    found: list[str | Recorder] = []
-    for part in parts:
-        if isinstance(part, str):
-            name = part.strip()
-            module, colon, factory = name.partition(":")
-            if name not in ("", "prometheus", "otel") and not (module and colon and factory):
-                raise ValueError
-            found += [name] if name else []
-        elif is_recorder(part):
-            found.append(part)
-        else:
-            raise TypeError
-    return tuple(found)
-
-
-def is_recorder(value: object) -> TypeGuard[Recorder]:
-    """Return whether *value* can record (a class cannot, its instances may)."""
-    return isinstance(value, Recorder) and not isinstance(value, type)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError
-    return value
-
-
-def _host(value: object) -> str:
-    host = _text(value)
-    host.encode("idna")  # or it cannot be looked up
-    return host
-
-
-def _path(value: object) -> str:
-    path = os.fspath(cast("str", value))
-    if not path or "\0" in path:
-        raise ValueError
-    return path
-
-
-def _token(value: object) -> str:
-    token = _text(value)
-    if len(token) < 16 or not token.isascii() or " " in token:
-        raise ValueError
-    return token
-
-
 def _setting(default: Any, read: Callable[[Any], Any], accepts: str, meaning: str) -> Any:
     """Declare a setting; what it *accepts* and its *meaning* are the README's words."""
     metadata = {"read": read, "accepts": accepts, "meaning": meaning}
@@ -149,67 +59,67 @@ class Settings:
     """
 
     enabled: bool = _setting(
-        True, _truth, "true or false", "`false`: `install()` starts nothing at all"
+        True, as_truth, "true or false", "`false`: `install()` starts nothing at all"
     )
     start_paused: bool = _setting(
-        False, _truth, "true or false", "wait for `unpause()` before the first sample"
+        False, as_truth, "true or false", "wait for `unpause()` before the first sample"
     )
     engine: str = _setting(
         "auto",
-        _one_of("auto", "threads", "ticks"),
+        as_one_of("auto", "threads", "ticks"),
         "auto, threads or ticks",
-        "how samples are taken; `auto` is `ticks` where that is proven, else `threads`",
+        "how samples are taken; this version has `threads` only, which `auto` is",
     )
     interval: float = _setting(
-        0.02, _number(0.001, 60), "seconds from 0.001 to 60", "mean time between two samples"
+        0.02, as_number(0.001, 60), "seconds from 0.001 to 60", "mean time between two samples"
     )
     recorders: tuple[str | Recorder, ...] = _setting(
         ("prometheus",),
-        _recorders,
+        as_recorders,
         "prometheus, otel, package.module:factory, separated by commas",
         "who gets the figures; in Python also objects with a `record` method",
     )
     max_series: int = _setting(
-        2000, _whole(100, 100_000), "a whole number from 100 to 100000", "most series published"
+        2000, as_whole(100, 100_000), "a whole number from 100 to 100000", "most series published"
     )
     max_overhead: float = _setting(
         0.01,
-        _number(0.0001, 1),
+        as_number(0.0001, 1),
         "a fraction from 0.0001 to 1",
         "most CPU that profiling may use, as a fraction of one core",
     )
     max_depth: int = _setting(
         64,
-        _whole(1, 1000),
+        as_whole(1, 1000),
         "a whole number from 1 to 1000",
         "most frames of a stack looked at, from the top; callers beyond are not seen",
     )
     include: tuple[str, ...] = _setting(
         (),
-        _words,
+        as_words,
         "globs of module names, separated by commas",
         "modules to show; others count for the function that called them (empty: all)",
     )
     exclude: tuple[str, ...] = _setting(
-        (), _words, "globs of module names, separated by commas", "modules not to show"
+        (), as_words, "globs of module names, separated by commas", "modules not to show"
     )
     host: str = _setting(
-        "127.0.0.1", _host, "an address or a host name", "where our own endpoint listens"
+        "127.0.0.1", as_host, "an address or a host name", "where our own endpoint listens"
     )
     port: int | None = _setting(
         None,
-        _whole(0, 65535),
+        as_whole(0, 65535),
         "a port from 0 to 65535, 0 for any free one",
         "port of our own endpoint (unset: there is none)",
     )
     token: str | None = _setting(
         None,
-        _token,
+        as_token,
         "at least 16 ASCII characters without spaces",
         "bearer token, needed for everything but `/metrics` on an address that is not loopback",
     )
     kill_file: str | None = _setting(
-        None, _path, "a path", "sampling is suspended while this file exists"
+        None, as_path, "a path", "sampling is suspended while this file exists"
     )
 
     def __post_init__(self) -> None:

@@ -28,6 +28,7 @@ LABELS = {  # of each metric that we publish, beside those that Prometheus adds
     "ox_profile_missed_samples_total": set(),
     "ox_profile_overhead_seconds_total": set(),
     "ox_profile_errors_total": {"kind"},
+    "ox_profile_wakeup_delay_seconds_bucket": {"le"},
     "ox_profile_series": set(),
     "ox_profile_series_limit": set(),
     "ox_profile_interval_seconds": set(),

@@ -18,6 +18,7 @@ from panels import (
     dashboard,
     datasource,
     graph,
+    heatmap,
     label_choice,
     one_of,
     stat,
@@ -308,6 +309,13 @@ def health() -> list[Json]:
             "Errors of the profiler per minute. They do not reach the program, but should be 0.",
             {"{{kind}}": f"60 * {total(errors, 'kind')}"},
             unit="cpm",
+        ),
+        heatmap(
+            "Wake-up delay",
+            "How much later than asked the sampler ran, most often because it waited for the GIL "
+            "or for a core. Long delays prove that something holds these; not what does.",
+            total(per_second("ox_profile_wakeup_delay_seconds_bucket"), "le"),
+            unit="s",
         ),
         graph(
             "CPU under __unplaced__",

@@ -229,6 +229,28 @@ def states(
     }
 
 
+def heatmap(title: str, description: str, buckets: str, *, unit: str) -> Json:
+    """Show how a histogram's observations spread over its buckets, over time."""
+    return panel(
+        "heatmap",
+        title,
+        description,
+        (12, 9),
+        [{"expr": buckets, "format": "heatmap", "legendFormat": "{{le}}"}],
+    ) | {
+        "fieldConfig": {"defaults": {"unit": unit}, "overrides": []},
+        "options": {
+            "calculate": False,
+            "yAxis": {"unit": unit, "axisPlacement": "left"},
+            "cellValues": {"unit": "cps"},
+            "cellGap": 1,
+            "color": {"mode": "scheme", "scheme": "Oranges", "exponent": 0.5, "steps": 64},
+            "legend": {"show": True},
+            "tooltip": {"mode": "single", "yHistogram": True},
+        },
+    }
+
+
 def datasource() -> Json:
     """Let the reader choose the Prometheus; provisioning a file fills in no name by itself."""
     return {

@@ -1,0 +1,69 @@
+# Each target does its own set-up. Another Python than the newest found: make test PYTHON=python3.12
+
+PYTHON ?= $(firstword $(shell scripts/pythons))
+
+venv = .venv/.made
+wheel = build/wheel/.made
+servers = prometheus victoria-metrics
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.demo ## a small shop under load, profiled, as Prometheus sees it (DEMO_SECONDS=30: and end)
+	@scripts/debian-packages prometheus
+	.venv/bin/python examples/shop/demo.py
+
+test: $(wheel) ## every test, on one Python
+	@scripts/debian-packages $(servers)
+	scripts/test $(PYTHON) build/wheel/*.whl build/test/$(PYTHON:/%=%)
+
+test-all: $(wheel) ## every test, on every Python found and on those of Debian's next release
+	@scripts/debian-packages $(servers)
+	scripts/test-all build/wheel/*.whl
+
+check: .venv/.check ## format, lint, types, layers, dependencies, spelling
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/deptry ox_otel --known-first-party ox_otel
+	.venv/bin/codespell
+
+bench: build/bench-venv/.made ## measure truth and cost beside other profilers (BENCH=quick: in brief)
+	build/bench-venv/bin/python -m bench
+
+dashboards: $(venv) ## write the dashboards anew
+	.venv/bin/python deploy/grafana/dashboards.py
+
+clean: ## remove what these targets made in this folder
+	rm -rf .venv build *.egg-info .*_cache .hypothesis
+
+.PHONY: help demo test test-all check bench dashboards clean
+
+# The environment to develop in: the package in it is this folder's own. Tests have others, see
+# scripts/test. The files .made, .demo and .check say what is in it.
+$(venv): scripts/venv
+	scripts/venv $(PYTHON) .venv
+	.venv/bin/pip install --quiet --quiet build --editable .
+	touch $@
+
+.venv/.demo: pyproject.toml $(venv)
+	.venv/bin/pip install --quiet --quiet --editable '.[flask]'
+	touch $@
+
+.venv/.check: pyproject.toml $(venv)
+	.venv/bin/pip install --quiet --quiet --group lint --editable '.[flask,otel]'
+	touch $@
+
+# One by one: what cannot be installed on this Python is missing in the results, which say so.
+build/bench-venv/.made: bench/requirements.txt pyproject.toml scripts/venv
+	scripts/venv $(PYTHON) build/bench-venv
+	build/bench-venv/bin/pip install --quiet --quiet --editable .
+	-xargs -n 1 build/bench-venv/bin/pip install --quiet --quiet <$<
+	touch $@
+
+# The wheel is made from the source distribution, so that both are known to be whole.
+$(wheel): pyproject.toml README.md LICENSE $(shell find ox_otel -name '*.py') $(venv)
+	rm -rf build/wheel
+	.venv/bin/python -m build --quiet --quiet --outdir build/wheel .
+	touch $@

@@ -105,7 +105,7 @@ def test_install_from_many_threads() -> None:
 
 def test_a_wrong_setting_installs_nothing() -> None:
     """After a ConfigError there is no profiler, thread, collector or socket."""
-    for wrong in ({"interval": "nan"}, {"intervall": 1}, {"port": "http"}):
+    for wrong in ({"interval": "nan"}, {"intervals": 1}, {"port": "http"}):
         settings: dict[str, Any] = wrong
         with pytest.raises(ConfigError):
             ox_otel.install(**settings)

@@ -125,7 +125,7 @@ GARBAGE = {
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", b"400"),
     "one word": (b"GET\r\n\r\n", b"400"),
     "another version": (b"GET /status HTTP/9.9\r\n\r\n", b"505"),
-    "HTTP/0.9": (b"GET /status\r\nHost: localhost\r\n\r\n", b"200"),
+    "HTTP/0.9": (b"GET /metrics\r\n\r\n", b"200"),
     "another method": (b"PROPFIND / HTTP/1.1\r\n\r\n", b"501"),
     "odd path": (b"GET /%00%ff\xff HTTP/1.0\r\n\r\n", b"404"),
     "absolute": (b"GET http://localhost/status HTTP/1.0\r\nHost: localhost\r\n\r\n", b"404"),

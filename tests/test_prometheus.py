@@ -54,10 +54,12 @@ class Published(NamedTuple):
     registry: CollectorRegistry
 
     def record(
-        self, functions: Mapping[Function, Usage], **more: Mapping[Function, Function]
+        self,
+        functions: Mapping[Function, Usage],
+        retired: Mapping[Function, Function] | None = None,
     ) -> None:
         """Hand over a batch, as the profiler would."""
-        self.recorder.record(Batch(functions, **more))
+        self.recorder.record(Batch(functions, retired=retired or {}))
 
     def scrape(self) -> dict[Series, float]:
         """Return what a scrape gets."""
@@ -289,8 +291,8 @@ def test_series_of_a_running_profiler() -> None:
     """However many functions run, the series are as many as the gauge says, within the limit."""
     registry = CollectorRegistry()
     with Profiler(Settings(max_series=200, interval=0.001)) as profiler:
-        profiler.add_recorder(PrometheusRecorder(profiler, registry))
-        published = Published(profiler, *registry._collector_to_names, registry)
+        published = Published(profiler, PrometheusRecorder(profiler, registry), registry)
+        profiler.add_recorder(published.recorder)
         for number in range(500):
             namespace = {"__name__": f"generated_{number % 50}"}
             exec(f"def f{number}():\n for _ in range(20000): pass", namespace)  # noqa: S102

@@ -1,6 +1,7 @@
 """What the profiler says of itself."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 State = Literal["running", "paused", "suspended", "stopped", "failed", "unsupported"]
@@ -46,6 +47,7 @@ class Status:
     pid: int
 
 
+@cache
 def package_version() -> str:
     """Return the version of the installed distribution."""
     from importlib.metadata import PackageNotFoundError, version  # dear to import

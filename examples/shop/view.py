@@ -9,7 +9,7 @@ UNPLACED = "__unplaced__"  # the profiler's name for CPU of which it does not kn
 EXPECTED = "pure Python"  # functions of this kind have to lead
 BLIND_SPOTS = ("C, holds the GIL", "database")
 NOTE = (
-    f"* engine `threads` sees C code only when it lets go of the GIL: most of its CPU is {UNPLACED}"
+    f"* engine `threads` sees C code only when it lets go of the GIL: what it can't tell is {UNPLACED}"
 )
 SHOWN = 10
 

@@ -36,6 +36,7 @@ TOO_LONG = 2_000_000
 """Nanoseconds after which a sample has lost the GIL in between, and clocks prove nothing."""
 
 UNSEEN = -1
+NEVER = -UNNOTICED  # a reading of the others' CPU after which no process passes for quiet
 
 
 class _Thread:
@@ -125,6 +126,7 @@ class Threads:
         if len(moved) > MAX_WALKS:
             # whoever is left out now is credited with all its time when it is looked at next
             moved = random.sample(moved, MAX_WALKS)
+            self._others = NEVER
         looks = []
         for mover in moved:
             try:
@@ -133,7 +135,7 @@ class Threads:
                 self._on_error("thread")
         self._weigh(looks, lateness, spent)
         self._previous = self._now
-        return True
+        return bool(looks)
 
     def drain(self) -> dict[Stack, Usage]:
         """Return what each stack used since the last drain."""
@@ -159,6 +161,7 @@ class Threads:
             thread.ids = ()
             thread.seen_cpu = UNSEEN
             thread.running = False
+        self._others = NEVER
 
     def _moved(self, ident: int) -> _Mover | None:
         """Return the thread *ident* if it may have moved since the last look."""

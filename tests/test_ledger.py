@@ -1,6 +1,5 @@
 """The ledger: bounded, monotonic, conserved (invariants 1 to 3)."""
 
-import random
 from collections.abc import Iterable
 
 from hypothesis import given, settings
@@ -198,18 +197,28 @@ def test_what_is_retired_keeps_its_total_in_a_new_series() -> None:
     assert 1 == sum(function in total.functions for function in heirs)
 
 
-def test_a_series_that_grows_is_never_retired() -> None:
-    """However hot the newcomers are, a series with increments in the last half hour stays."""
+def test_a_series_is_retired_only_after_long() -> None:
+    """However hot the newcomers are, a series that grew in the last half hour stays."""
     ledger = Ledger(16)
-    steady = functions("steady", 5)
-    ledger.settle(stacks_of(steady, hits=2), 0.0)
-    generator = random.Random(1)
-    for minute in range(300):
-        crowd = functions(f"m{generator.randrange(100)}", 30)
-        stacks = stacks_of(crowd, hits=100) | (stacks_of(steady) if minute % 20 == 0 else {})
-        _, retired = ledger.settle(stacks, 60.0 * minute)
+    old, steady, new = functions("old", 10), functions("steady", 3), functions("new", 8)
+    ledger.settle(stacks_of([*old, *steady], hits=50), 0.0)
+    for now in range(60, 2 * int(RETIRE_AFTER), 60):
+        stacks = stacks_of(new, hits=1000) | (stacks_of(steady) if now % 600 == 0 else {})
+        gains, retired = ledger.settle(stacks, float(now))
 
-        assert not retired.keys() & set(steady)
+        assert set(retired) <= (set(old) if now >= RETIRE_AFTER else set())
+    assert set(new) <= gains.keys()
+
+
+def test_a_full_table_still_knows_modules() -> None:
+    """The last places are kept for `__other__` of modules whose functions find none."""
+    ledger = Ledger(32)
+    for second in range(20):
+        gains, _ = ledger.settle(stacks_of(functions("first", 27), hits=9), float(second))
+    for second in range(20, 200):
+        gains, _ = ledger.settle(stacks_of(functions("late", 5), hits=900), float(second))
+
+    assert Function("late", OTHER) in gains
 
 
 def test_candidates_are_bounded() -> None:

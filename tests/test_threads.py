@@ -363,6 +363,21 @@ def test_threads_that_come_and_go_leave_nothing_behind() -> None:
     assert named(engine.drain(), "<lambda>").hits > 200
 
 
+@pytest.mark.parametrize("max_codes", [0, 1000])
+def test_no_hit_is_lost_between_drains(monkeypatch: pytest.MonkeyPatch, max_codes: int) -> None:
+    """Threads that stand still are counted on, though batches come and code is forgotten."""
+    monkeypatch.setattr(_threads, "MAX_CODES", max_codes)
+    engine, hits = Engine(), 0
+    with parked(3):
+        for _ in range(10):
+            engine.sample(0.0)
+            engine.sample(0.0)
+            hits += named(engine.drain(), "wait_for_the_end").hits
+            hits += named(engine.drain(), "wait_for_the_end").hits
+
+    assert 3 * 20 == hits
+
+
 def test_time_before_a_reset_is_nobodys() -> None:
     """After a pause the first sample counts hits, but no time."""
     engine = Engine()

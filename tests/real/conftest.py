@@ -144,7 +144,9 @@ def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) ->
     while True:
         try:
             urllib.request.urlopen(url, timeout=5).close()
-        except OSError:
+        except OSError as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # "not ready yet" is an answer too
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(
                     f"{url} does not answer, exit status {process.poll()}\n{log.read_text()}"

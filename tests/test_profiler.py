@@ -413,6 +413,24 @@ def test_the_interpreter_ends_at_once(last: str) -> None:
     assert time.monotonic() - began < 10
 
 
+EXIT = """
+import atexit, time
+from ox_otel import Profiler
+from ox_otel._native import own_idents
+profiler = Profiler()
+atexit.register(lambda: print(profiler.status().state, len(own_idents)))  # the last to be called
+profiler.start()
+time.sleep(0.1)
+"""
+
+
+def test_the_thread_has_ended_before_the_interpreter_goes() -> None:
+    """While the interpreter is taken apart, none of our threads runs any more."""
+    done = run(EXIT)
+
+    assert (0, "stopped 0\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
 FORK = """
 import os, time, warnings
 warnings.simplefilter("ignore")

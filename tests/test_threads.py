@@ -108,8 +108,9 @@ def test_every_thread_has_a_hit_a_sample() -> None:
 
 
 @linux_only
-def test_a_thread_that_has_not_run_is_not_walked_again() -> None:
+def test_a_thread_that_has_not_run_is_not_walked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cost of a sample follows what moves, not how many threads there are."""
+    monkeypatch.setattr(_threads, "UNNOTICED", -(10**18))  # no process passes for quiet
     engine = Engine()
     with parked(20):
         engine.sample(0.0)
@@ -376,6 +377,19 @@ def test_no_hit_is_lost_between_drains(monkeypatch: pytest.MonkeyPatch, max_code
             hits += named(engine.drain(), "wait_for_the_end").hits
 
     assert 3 * 20 == hits
+
+
+def test_ids_of_forgotten_code_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The id of a code object that may be freed can become another's: nothing goes by it."""
+    monkeypatch.setattr(_threads, "MAX_CODES", 0)
+    engine = Engine()
+    with parked(2):
+        engine.sample(0.0)
+        engine.drain()
+
+        assert {()} == {thread.ids for thread in engine._threads.values()}
+        assert not engine._names.known
+        assert 0 == len(engine._tallies)
 
 
 def test_time_before_a_reset_is_nobodys() -> None:

@@ -1,6 +1,7 @@
 """What the interpreter and the kernel tell of other threads, asked for without harm."""
 
 import gc
+import os
 import sys
 import threading
 import time
@@ -52,3 +53,22 @@ def clock_of(ident: int) -> tuple[int | None, int]:
         return clock, time.clock_gettime_ns(clock)
     except (AttributeError, KeyError, OSError, TypeError):
         return None, 0
+
+
+def queue_seconds(clock: int | None = None) -> float:
+    """Return how long the thread with this CPU clock, or our own, has waited for a core so far.
+
+    Returns 0 where the kernel does not tell.
+    """
+    task = "thread-self" if clock is None else f"self/task/{~(clock >> 3)}"
+    try:
+        file = os.open(f"/proc/{task}/schedstat", os.O_RDONLY)
+    except OSError:
+        return 0.0
+    try:
+        # nanoseconds on a core, and waiting for one (sched-stats in the kernel's documentation)
+        return int(os.read(file, 80).split()[1]) * 1e-9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    finally:
+        os.close(file)

@@ -11,7 +11,8 @@ may have been forced out after it, or may wait in it, and one look cannot tell w
 of the call can, over time, so evidence is gathered by call site:
 
 - *burning*: the clock of the thread goes on while we hold the GIL; or we were kept waiting for the
-  GIL as long as it takes to force somebody out, and nobody else has used any CPU;
+  GIL as long as it takes to force somebody out (longer, if this thread itself had to wait for a
+  core), and nobody else has used any CPU;
 - *waiting*: we got the GIL at once and nobody stood interrupted, so it was free. This counts double:
   on a starved machine we may be late without having forced anybody.
 

@@ -12,10 +12,11 @@ import _thread
 import random
 import time
 from collections.abc import Callable
+from math import inf
 from types import FrameType
 from typing import NamedTuple
 
-from ox_otel._interpreter import clock_of, current_frames
+from ox_otel._interpreter import clock_of, current_frames, queue_seconds
 from ox_otel._names import Names
 from ox_otel._native import own_idents
 from ox_otel._placement import BUSY, PROMPT, SWITCH, Site, Sites, is_interruptible
@@ -42,7 +43,17 @@ NEVER = -UNNOTICED  # a reading of the others' CPU after which no process passes
 class _Thread:
     """One thread as of the last look at it; times in nanoseconds."""
 
-    __slots__ = ("clock", "cpu", "ids", "looks", "running", "seen_at", "seen_cpu", "tally")
+    __slots__ = (
+        "clock",
+        "cpu",
+        "ids",
+        "looks",
+        "queued",
+        "running",
+        "seen_at",
+        "seen_cpu",
+        "tally",
+    )
 
     def __init__(self, clock: int | None, cpu: int, seen_at: int) -> None:
         self.clock = clock
@@ -50,6 +61,7 @@ class _Thread:
         self.seen_at = seen_at  # until when its time has been counted
         self.looks = 0  # until which look of the engine its hits have been counted
         self.seen_cpu = UNSEEN  # its CPU clock when its stack was seen
+        self.queued: float | None = None  # how long it had waited for a core when last asked
         self.running = False
         self.ids: Ids = ()
         self.tally = Tally(())
@@ -97,6 +109,7 @@ class Threads:
         self._now = 0
         self._previous = 0
         self._others = 0  # CPU of all threads but ours, when they were looked at
+        self._queued = 0.0  # how long our own thread had waited for a core then
 
     @property
     def full(self) -> bool:
@@ -214,14 +227,24 @@ class Threads:
     def _weigh(self, looks: list[_Look], lateness: float, others: int) -> None:
         """Find out who of those that stand in a call was running, and count everybody's time."""
         interrupted = any(look.running for look in looks)
+        # what we waited for a core, nobody kept us waiting for
+        before, self._queued = self._queued, queue_seconds()
+        gil_delay = lateness - (self._queued - before)
         for look in looks:
             running = look.running
+            alone = look.used > BUSY and others - look.used < BUSY
+            # whoever waited for a core itself may have kept us waiting without burning
+            held = gil_delay - self._queue_seconds(look.thread) if alone else 0.0
             if not running:
-                alone = look.used > BUSY and others - look.used < BUSY
-                burning = self._ticks(look) or (alone and lateness >= SWITCH)
-                waiting = lateness < PROMPT and not interrupted
+                burning = self._ticks(look) or held >= SWITCH
+                waiting = gil_delay < PROMPT and not interrupted
                 running = self._sites.burns(look.site, burning=burning, waiting=waiting)
             self._count(look, running=running)
+
+    def _queue_seconds(self, thread: _Thread) -> float:
+        """Return how long a thread has waited for a core since this was last asked."""
+        before, thread.queued = thread.queued, queue_seconds(thread.clock)
+        return inf if before is None else thread.queued - before
 
     def _ticks(self, look: _Look) -> bool:
         """Return whether the thread's clock has gone on while we hold the GIL."""

@@ -67,6 +67,15 @@ class Schedule:
         # an interval made shorter holds at once, whatever was agreed under the longer one
         return max(min(self._due - now, self._mean_gap() * (1 + _JITTER)), 0.0)
 
+    def resume(self, now: float) -> None:
+        """Take note that until *now* a batch was made: no sample could be taken then.
+
+        Those that were due are missed, but the next one is not late: nobody else held it up.
+        """
+        if self._due < now:
+            self.lateness.missed += int((now - self._due) / self._mean_gap())
+            self._due = now
+
     def delay(self, now: float) -> float:
         """Return by how many seconds a sample taken at *now* is late."""
         return max(now - self._due, 0.0)
@@ -91,7 +100,8 @@ class Schedule:
         """Learn what profiling cost, all told, while *samples* were taken."""
         if samples:
             newest = cpu_seconds / samples
-            self._sample_cost += _SMOOTHING * (newest - self._sample_cost)
+            weight = _SMOOTHING if self._sample_cost else 1.0
+            self._sample_cost += weight * (newest - self._sample_cost)
 
     def _mean_gap(self) -> float:
         quiet_gap = min(self._quiet * _QUIET_SHARE, QUIET_INTERVAL)

@@ -29,10 +29,11 @@ class Delivery:
             return True
         try:
             self.recorder.record(batch)
-        except Exception as error:
+        except BaseException as error:  # a SystemExit of its own must not harm the others either
             self._kept = batch
             if not self._pause:  # once, not at every retry
-                _log.warning("ox_otel: recorder %s failed: %r", type(self.recorder), error)
+                recorder, what = type(self.recorder).__qualname__, type(error).__name__
+                _log.warning("ox_otel: recorder %s failed: %s", recorder, what)
             self._pause = min(max(2 * self._pause, FIRST_RETRY), LAST_RETRY)
             self._retry_at = now + self._pause
             return False

@@ -9,6 +9,17 @@ from types import FrameType
 
 _COLLECTS_BETWEEN_INSTRUCTIONS = sys.version_info >= (3, 12)
 
+_survivor: threading.Thread | None = None  # of a fork: the only thread of this process then
+
+
+def _after_fork() -> None:
+    global _survivor  # noqa: PLW0603 - there is one a process
+    _survivor = threading.current_thread()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
 
 def unsupported() -> str:
     """Return why this interpreter must not be sampled, or nothing."""
@@ -46,7 +57,11 @@ def clock_of(ident: int) -> tuple[int | None, int]:
     try:
         # not `enumerate()`, which takes a lock, nor `.native_id`, which a subclass may replace
         thread = threading._active[ident]  # type: ignore[attr-defined]
-        native_id = object.__getattribute__(thread, "__dict__")["_native_id"]
+        # CPython leaves the survivor of a fork the native id that it had in the parent
+        survived = thread is _survivor
+        native_id = (
+            os.getpid() if survived else object.__getattribute__(thread, "__dict__")["_native_id"]
+        )
         # the kernel's number for the clock of one thread of this process (clock_getres(2)); to
         # ask by number fails cleanly for a dead thread, where pthread_getcpuclockid may crash
         clock = (~native_id << 3) | 6

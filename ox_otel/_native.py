@@ -16,6 +16,13 @@ from typing import Any
 own_idents: set[int] = set()
 """The idents of our live threads: no sample looks at them."""
 
+if hasattr(os, "register_at_fork"):
+    # in a child they do not exist, and its own threads may get the same idents
+    os.register_at_fork(after_in_child=own_idents.clear)
+
+_FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT"}
+"""Signals of the thread itself, which faulthandler must be able to take wherever it crashes."""
+
 
 def _original(name: str) -> Any:
     """Return `_thread.name` as the interpreter made it."""
@@ -57,7 +64,7 @@ class Alarm:
 class Worker:
     """A native daemon thread that runs *target* once.
 
-    It takes no signal (a process that blocks a signal to wait for it must not lose it to us)
+    It takes no signal but its own faults (a process that blocks a signal to wait for it must not lose it to us)
     and bears *name* where the system shows names of threads.
 
     Raises:
@@ -88,7 +95,10 @@ class Worker:
         own_idents.add(ident)
         try:
             if hasattr(signal, "pthread_sigmask"):
-                signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+                others = {
+                    s for s in signal.valid_signals() if getattr(s, "name", "") not in _FAULTS
+                }
+                signal.pthread_sigmask(signal.SIG_BLOCK, others)
             with contextlib.suppress(OSError, AttributeError):
                 comm = f"/proc/self/task/{_thread.get_native_id()}/comm"
                 descriptor = os.open(comm, os.O_WRONLY)

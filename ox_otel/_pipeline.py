@@ -1,13 +1,14 @@
 """From samples to recorders: engine, ledger and deliveries, in the order of the data flow."""
 
 import time
-from collections import Counter, deque
-from typing import TypeVar
+from collections import Counter
+from types import MappingProxyType
 
 from ox_otel._clock import Lateness, Schedule
 from ox_otel._delivery import Delivery
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import Names
+from ox_otel._native import allocate_lock
 from ox_otel._settings import Settings
 from ox_otel._status import OWN_SERIES
 from ox_otel._threads import Threads
@@ -16,8 +17,6 @@ from ox_otel.recorders import Batch, CountingRecorder, Recorder
 BATCH_SECONDS = 1.0
 
 _SMOOTHING_SECONDS = 3.0  # about how far back the overhead ratio looks
-
-T = TypeVar("T")
 
 
 class Pipeline:
@@ -44,8 +43,10 @@ class Pipeline:
         self._engine = Threads(names, settings.max_depth, self.count_error)
         self._ledger = Ledger((settings.max_series - OWN_SERIES) // SERIES_PER_FUNCTION)
         self._deliveries = [Delivery(self.counts)]
-        self._errors: deque[str] = deque()  # appending is atomic: anybody may, without a lock
-        self._charges: deque[float] = deque()
+        self._counting = allocate_lock()  # held for an addition, over what any thread may count
+        self._errors: Counter[str] = Counter()
+        self._charged = 0.0
+        self._charged_in_budget = 0.0
         self._cpu_seconds = 0.0
         self._began = 0.0
 
@@ -60,11 +61,19 @@ class Pipeline:
 
     def count_error(self, kind: str) -> None:
         """Count an error of one of the `ERROR_KINDS`."""
-        self._errors.append(kind)
+        with self._counting:
+            self._errors[kind] += 1
 
-    def charge(self, cpu_seconds: float) -> None:
-        """Count CPU time that another thread spent on profiling."""
-        self._charges.append(cpu_seconds)
+    def charge(self, *, published: float = 0.0, in_budget: float = 0.0) -> None:
+        """Count CPU seconds that another thread spent on profiling.
+
+        What is *published* is the cost as the kernel sees it; what is *in_budget* stretches the
+        interval. An endpoint of ours also renders the metrics of the host: to sample less would
+        not make that any cheaper.
+        """
+        with self._counting:
+            self._charged += published
+            self._charged_in_budget += in_budget
 
     def adopt(self) -> None:
         """Take the calling thread, which is new, for the one that samples from now on."""
@@ -93,34 +102,37 @@ class Pipeline:
         lateness, self._schedule.lateness = self._schedule.lateness, Lateness()
         samples = lateness.delays.total()
         batch = Batch(
-            functions=gains,
-            stacks=stacks,
+            functions=MappingProxyType(gains),  # the same for all recorders: nobody can change it
+            stacks=MappingProxyType(stacks),
             samples=samples,
             missed=lateness.missed,
-            delays=lateness.delays,
+            delays=MappingProxyType(lateness.delays),
             delay_seconds=lateness.seconds,
             overhead_seconds=self._overhead(now, samples),
-            errors=Counter(_taken(self._errors)),
-            retired=retired,
+            errors=MappingProxyType(self._taken_errors()),
+            retired=MappingProxyType(retired),
         )
         for delivery in self._deliveries:
             if not delivery.deliver(batch, now):
                 self.count_error("recorder")
         self.flushes += 1
+        self._schedule.resume(time.monotonic())
+
+    def _taken_errors(self) -> Counter[str]:
+        with self._counting:
+            errors, self._errors = self._errors, Counter()
+        return errors
 
     def _overhead(self, now: float, samples: int) -> float:
         """Return the CPU seconds spent since the last batch, by this thread and by others."""
-        cpu_seconds = time.thread_time()
-        overhead = cpu_seconds - self._cpu_seconds + sum(_taken(self._charges))
-        self._cpu_seconds = cpu_seconds
-        self._schedule.charge(overhead, samples)
+        with self._counting:
+            published, self._charged = self._charged, 0.0
+            in_budget, self._charged_in_budget = self._charged_in_budget, 0.0
+        before, self._cpu_seconds = self._cpu_seconds, time.thread_time()
+        own = self._cpu_seconds - before
+        self._schedule.charge(own + in_budget, samples)
         elapsed, self._began = now - self._began, now
         if elapsed > 0:
             weight = elapsed / (elapsed + _SMOOTHING_SECONDS)
-            self.overhead_ratio += weight * (overhead / elapsed - self.overhead_ratio)
-        return overhead
-
-
-def _taken(queue: deque[T]) -> list[T]:
-    """Empty *queue*, leaving what is appended meanwhile."""
-    return [queue.popleft() for _ in range(len(queue))]
+            self.overhead_ratio += weight * ((own + in_budget) / elapsed - self.overhead_ratio)
+        return own + published

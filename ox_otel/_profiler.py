@@ -4,17 +4,15 @@ import _thread
 import atexit
 import os
 import time
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import TracebackType
 from typing import Self
 
 from ox_otel._interpreter import unsupported
 from ox_otel._ledger import SERIES_PER_FUNCTION
 from ox_otel._native import Worker, allocate_lock, own_idents
-from ox_otel._sampling import Sampling, Wish
+from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
 from ox_otel._status import OWN_SERIES, State, Status
 from ox_otel.recorders import Answer, Batch, Recorder
@@ -29,9 +27,10 @@ FLUSH_SECONDS = 0.5
 class Profiler:
     """Samples the process it lives in, and lets itself be controlled from any thread.
 
-    No method raises at run time, but for `set_interval` with a wrong value; what is wrong stands
-    in `status`. Flags are plain assignments, so that signal handlers and destructors may call
-    whatever they like.
+    Only `set_interval` raises, if its value is wrong; what else goes wrong stands in `status`. All
+    methods may be called from signal handlers and destructors: `pause`, `unpause`, `set_interval`
+    and `status` take no lock, `start` and `cancel` wait at most a second or two, those that answer
+    with figures at most half a second.
 
     Attributes:
         url: the address of our own endpoint, empty where there is none.
@@ -47,7 +46,6 @@ class Profiler:
         self._worker: Worker | None = None
         self._obstacle = unsupported()
         self._failure = ""
-        self._at_exit = partial(_cancel, weakref.ref(self))
         self._pid = os.getpid()
 
     def __enter__(self) -> Self:
@@ -75,27 +73,30 @@ class Profiler:
                 return
             self._failure = ""
             self._pid = os.getpid()
-            self._sampling.wish = "pause" if self._settings.start_paused else "run"
+            self._sampling.paused = self._settings.start_paused
+            self._sampling.stopping = False
             try:
                 self._worker = Worker(self._sampling.run, "ox_otel")
             except (RuntimeError, MemoryError, OSError) as error:
                 self._failure = f"no thread could be started: {error}"
                 return
-            atexit.register(self._at_exit)
+            atexit.register(self.cancel)
         finally:
             self._changing.release()
 
     def pause(self) -> None:
         """Stop sampling until `unpause`; paused, the thread does not wake up at all."""
-        self._ask("pause")
+        self._sampling.paused = True
+        self._alarm.ring()
 
     def unpause(self) -> None:
         """Sample again."""
-        self._ask("run")
+        self._sampling.paused = False
+        self._alarm.ring()
 
     def is_paused(self) -> bool:
         """Return whether sampling waits for `unpause`."""
-        return self._sampling.wish == "pause"
+        return self._sampling.paused and not self._sampling.stopping
 
     def set_interval(self, seconds: float | str) -> None:
         """Sample every *seconds* on average from now on.
@@ -108,14 +109,16 @@ class Profiler:
 
     def cancel(self) -> None:
         """End the thread, within a second, whatever it does; `start` would start a new one."""
-        self._sampling.wish = "stop"
+        self._sampling.stopping = True
         self._alarm.ring()
-        if not self._changing.acquire(timeout=STOP_SECONDS):
+        if self._worker_is_me() or not self._changing.acquire(timeout=STOP_SECONDS):
             return
         try:
+            self._sampling.stopping = True  # if somebody has started it in the meantime
+            self._alarm.ring()
             if not self._alive() or (self._worker and self._worker.join(STOP_SECONDS)):
                 self._worker = None
-                atexit.unregister(self._at_exit)
+                atexit.unregister(self.cancel)
         finally:
             self._changing.release()
 
@@ -156,29 +159,24 @@ class Profiler:
         return self._pipeline.counts.show(limit)
 
     def charge(self, cpu_seconds: float) -> None:
-        """Count CPU time that another thread spent on profiling."""
-        self._pipeline.charge(cpu_seconds)
+        """Publish CPU seconds that a thread of ours has spent, without stretching the interval."""
+        self._pipeline.charge(published=cpu_seconds)
 
     @contextmanager
     def charging(self) -> Iterator[None]:
-        """Count what the calling thread does within, unless it is ours and accounts for itself."""
-        if _thread.get_ident() in own_idents:
-            yield
-            return
+        """Count against the budget what the calling thread does within."""
         began = time.thread_time()
         try:
             yield
         finally:
-            self.charge(time.thread_time() - began)
+            spent = time.thread_time() - began
+            # a thread of ours publishes all that it spent when it ends
+            ours = _thread.get_ident() in own_idents
+            self._pipeline.charge(published=0.0 if ours else spent, in_budget=spent)
 
     def count_error(self, kind: str) -> None:
         """Count an error of one of the kinds that the metrics know."""
         self._pipeline.count_error(kind)
-
-    def _ask(self, wish: Wish) -> None:
-        if self._sampling.wish != "stop":
-            self._sampling.wish = wish
-            self._alarm.ring()
 
     def _alive(self) -> bool:
         return self._worker is not None and self._pid == os.getpid() and self._worker.alive()
@@ -191,13 +189,13 @@ class Profiler:
             return "unsupported", self._obstacle
         if self._failure:
             return "failed", self._failure
-        if self._sampling.wish == "stop":
+        if self._sampling.stopping:
             return "stopped", ""
         if self._pid != os.getpid():
             return "stopped", f"forked from process {self._pid}, which it was started for"
         if not self._alive():
             return "failed", "the thread has ended"
-        if self._sampling.wish == "pause":
+        if self._sampling.paused:
             return "paused", ""
         if self._sampling.suspension:
             return "suspended", self._sampling.suspension
@@ -213,10 +211,3 @@ class Profiler:
         self._alarm.ring()
         while self._pipeline.flushes == before and time.monotonic() < deadline:
             time.sleep(0.001)
-
-
-def _cancel(reference: "weakref.ref[Profiler]") -> None:
-    """Have the interpreter's end wait for the thread, without having kept the profiler alive."""
-    profiler = reference()
-    if profiler is not None:
-        profiler.cancel()

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable
-from typing import Literal
 
 from ox_otel._clock import Schedule
 from ox_otel._native import Alarm
@@ -20,56 +19,57 @@ FIRST_SUSPENSION = 1.0
 LAST_SUSPENSION = 300.0
 """Seconds; suspensions double while the fault lasts."""
 
-Wish = Literal["run", "pause", "stop"]
-
 
 class Sampling:
-    """Does what is wished.
+    """Samples as long, and as often, as is wished.
 
     Attributes:
-        wish: what the thread should do; whoever changes it rings the alarm.
-        alarm: wakes the thread, which makes a batch and looks at the wish again.
+        stopping: whether the thread should end; whoever changes a wish rings the alarm.
+        paused: whether it should wait, without waking up, until it is no longer wished.
+        alarm: wakes the thread, which makes a batch and looks at the wishes again.
         suspension: why sampling rests by itself; empty while it does not.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.wish: Wish = "stop"
+        self.stopping = True
+        self.paused = False
         self.alarm = Alarm()
         self.suspension = ""
         self.schedule = Schedule(settings.interval, settings.max_overhead)
         self.pipeline = Pipeline(settings, self.schedule)
         self._settings = settings
         self._suspended_for = 0.0
-        self._resumed_at = 0.0
+        self._resume_at = 0.0
         self._errors_in_a_row = 0
 
     def run(self) -> None:
-        """Sample while that is the wish: the body of the thread."""
+        """Sample while that is wished: the body of the thread."""
         pipeline, alarm = self.pipeline, self.alarm
         self.suspension = ""
         pipeline.adopt()
-        resting = True  # the time since the last sample is nobody's
-        checked = -1
-        while self.wish != "stop":
-            if self.wish == "pause" or self.suspension:
-                if not resting:
+        idle = True  # the time since the last sample is not counted
+        checked = 0
+        while not self.stopping:
+            now = time.monotonic()
+            if self.suspension and now >= self._resume_at:
+                self._attempt("batch", pipeline.flush)  # what it cost meanwhile, over that time
+                self.suspension = ""
+            if self.paused or self.suspension:
+                if not idle:
                     self._attempt("batch", pipeline.flush)
-                    resting = True
-                if alarm.wait(None if self.wish == "pause" else self._suspended_for):
+                    idle = True
+                if alarm.wait(None if self.paused else self._resume_at - now):
                     self._attempt("batch", pipeline.flush)
-                else:
-                    self.suspension = ""  # try again
-                continue
-            if resting:
-                self._resumed_at = time.monotonic()
-                pipeline.begin(self._resumed_at)
-                resting = False
-                checked = -1
-            if checked != pipeline.flushes:  # at the beginning and after each batch
+            elif idle:
+                pipeline.begin(now)
+                idle = False
                 checked = pipeline.flushes
-                self.suspension = self._reason_to_rest()
-                continue
-            if alarm.wait(self.schedule.wait(time.monotonic())):
+                self._suspend_if_killed()
+            elif checked != pipeline.flushes:  # after each batch
+                checked = pipeline.flushes
+                self._suspend_if_killed()
+                self._suspend_if_intolerable()
+            elif alarm.wait(self.schedule.wait(now)):
                 self._attempt("batch", pipeline.flush)
             else:
                 self._attempt("sample", pipeline.sample)
@@ -83,31 +83,30 @@ class Sampling:
             self.pipeline.count_error(kind)
             self._errors_in_a_row += 1
             if self._errors_in_a_row >= ERRORS_IN_A_ROW:
-                self._rest_longer()
                 # the name only: to print an error could run code of the host
                 last = type(error).__name__
-                self.suspension = f"{ERRORS_IN_A_ROW} errors in a row, the last {last}"
+                self._suspend(f"{ERRORS_IN_A_ROW} errors in a row, the last {last}")
         else:
             if kind == "sample":
                 self._errors_in_a_row = 0
 
-    def _reason_to_rest(self) -> str:
-        """Return why sampling must be suspended now, nothing if it need not be."""
-        settings, ratio = self._settings, self.pipeline.overhead_ratio
-        if settings.kill_file is not None and os.path.exists(settings.kill_file):
-            self._suspended_for = FIRST_SUSPENSION
-            return "the kill file exists"  # where, is nobody's business over HTTP
-        if ratio > INTOLERABLE * settings.max_overhead:
-            self.pipeline.count_error("budget")
-            self._rest_longer()
-            return (
-                f"profiling cost {ratio:.1%} of a core; the budget is {settings.max_overhead:.1%}"
-            )
-        return ""
+    def _suspend_if_killed(self) -> None:
+        kill_file = self._settings.kill_file
+        if kill_file is not None and os.path.exists(kill_file):
+            self._suspended_for = 0.0  # it is looked for as often as ever
+            self._suspend("the kill file exists")  # where, is nobody's business over HTTP
 
-    def _rest_longer(self) -> None:
-        """Make the next suspension twice as long as the last, unless all went well for longer."""
-        if time.monotonic() - self._resumed_at > 2 * self._suspended_for:
-            self._suspended_for = FIRST_SUSPENSION
-        else:
-            self._suspended_for = min(2 * self._suspended_for, LAST_SUSPENSION)
+    def _suspend_if_intolerable(self) -> None:
+        ratio, budget = self.pipeline.overhead_ratio, self._settings.max_overhead
+        if ratio > INTOLERABLE * budget:
+            self.pipeline.count_error("budget")
+            self._suspend(f"profiling cost {ratio:.1%} of a core; the budget is {budget:.1%}")
+        elif not self.suspension and not self._errors_in_a_row:
+            self._suspended_for = 0.0  # all is well
+
+    def _suspend(self, reason: str) -> None:
+        """Rest for *reason*, twice as long as the last time if nothing went well since."""
+        longer = min(2 * self._suspended_for, LAST_SUSPENSION)
+        self._suspended_for = max(longer, FIRST_SUSPENSION)
+        self._resume_at = time.monotonic() + self._suspended_for
+        self.suspension = reason

@@ -3,6 +3,7 @@
 Stacks are keyed by the ids of their code objects, leaf first, which `Names` keeps alive.
 """
 
+import sys
 from collections.abc import Mapping
 from itertools import takewhile
 
@@ -47,13 +48,19 @@ class Tallies:
         return tally
 
     def unplaced(self, before: Ids, after: Ids) -> Tally:
-        """Return the tally for CPU used somewhere below the callers that two stacks share."""
+        """Return the tally for CPU used somewhere below the callers that two stacks share.
+
+        Callers in the standard library at the top of these are left out: they mostly belong to the
+        call that waits, not to the work that was done in between.
+        """
         pairs = zip(reversed(before), reversed(after), strict=False)
         shared = tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))[::-1]
         key = (0, *shared)  # no code object has the id 0
         tally = self._tallies.get(key)
         if tally is None:
-            callers = self._names.stack(shared)
+            callers = list(self._names.stack(shared))
+            while len(callers) > 1 and _is_standard(callers[-1].module):
+                callers.pop()
             unplaced = Function(callers[-1].module, UNPLACED)
             tally = self._tallies[key] = Tally((*callers, unplaced))
         return tally
@@ -70,3 +77,7 @@ class Tallies:
     def forget(self) -> None:
         """Forget all stacks: their ids mean nothing any more."""
         self._tallies = {}
+
+
+def _is_standard(module: str) -> bool:
+    return module.partition(".")[0] in sys.stdlib_module_names and module != "__main__"

@@ -23,10 +23,10 @@ from ox_otel._placement import BUSY, PROMPT, SWITCH, Site, Sites, is_interruptib
 from ox_otel._tallies import Ids, Tallies, Tally
 from ox_otel.recorders import Stack, Usage
 
-MAX_WALKS = 128
-"""Stacks walked in one sample; if more threads have moved, chance decides who is looked at."""
+LOOKING = 1_000_000
+"""Nanoseconds after which a sample looks at no further thread; chance decides who comes first."""
 
-MAX_STACKS = 5_000
+MAX_STACKS = 2_000
 MAX_CODES = 5_000
 """Stacks and code objects remembered; a batch is due at once when there are more."""
 
@@ -122,30 +122,34 @@ class Threads:
         *lateness* is how long after its due time the sample is taken, in seconds.
         """
         self._now = time.monotonic_ns()
-        self._looks += 1
         others = time.process_time_ns() - time.thread_time_ns()
         if self._previous and others - self._others < UNNOTICED:
+            self._looks += 1
             # nobody but us has used any CPU, so every thread is where it was
             self._previous = self._now
             return False
         spent, self._others = others - self._others, others
         frames = current_frames()
+        self._looks += 1
         # with the frame of this very call in it, the dictionary would keep itself alive
         for ident in {_thread.get_ident(), *own_idents} & frames.keys():
             del frames[ident]
         moved = [found for ident in frames if (found := self._moved(ident))]
         for ident in self._threads.keys() - frames.keys():
             self._settle_parked(self._threads.pop(ident), self._looks - 1, self._previous)
-        if len(moved) > MAX_WALKS:
-            # whoever is left out now is credited with all its time when it is looked at next
-            moved = random.sample(moved, MAX_WALKS)
-            self._others = NEVER
-        looks = []
+        random.shuffle(moved)
+        looks: list[_Look] = []
+        enough = time.monotonic_ns() + LOOKING
         for mover in moved:
+            if looks and time.monotonic_ns() > enough:
+                # whoever is left out now is credited with all its time when it is looked at next
+                self._others = NEVER
+                break
             try:
                 looks.append(self._look(mover, frames[mover.ident]))
             except Exception:
                 self._on_error("thread")
+        frames.clear()  # from here on the GIL may be let go of: nothing of the host may end with us
         self._weigh(looks, lateness, spent)
         self._previous = self._now
         return bool(looks)
@@ -227,16 +231,17 @@ class Threads:
     def _weigh(self, looks: list[_Look], lateness: float, others: int) -> None:
         """Find out who of those that stand in a call was running, and count everybody's time."""
         interrupted = any(look.running for look in looks)
+        advancing = [not look.running and self._clock_advances(look) for look in looks]
         # what we waited for a core, nobody kept us waiting for
         before, self._queued = self._queued, queue_seconds()
         gil_delay = lateness - (self._queued - before)
-        for look in looks:
+        for look, advances in zip(looks, advancing, strict=True):
             running = look.running
             alone = look.used > BUSY and others - look.used < BUSY
             # whoever waited for a core itself may have kept us waiting without burning
             held = gil_delay - self._queue_seconds(look.thread) if alone else 0.0
             if not running:
-                burning = self._ticks(look) or held >= SWITCH
+                burning = advances or held >= SWITCH
                 waiting = gil_delay < PROMPT and not interrupted
                 running = self._sites.burns(look.site, burning=burning, waiting=waiting)
             self._count(look, running=running)
@@ -246,7 +251,7 @@ class Threads:
         before, thread.queued = thread.queued, queue_seconds(thread.clock)
         return inf if before is None else thread.queued - before
 
-    def _ticks(self, look: _Look) -> bool:
+    def _clock_advances(self, look: _Look) -> bool:
         """Return whether the thread's clock has gone on while we hold the GIL."""
         clock, elapsed = look.thread.clock, time.monotonic_ns() - look.read_at
         if clock is None or elapsed > TOO_LONG:

@@ -38,8 +38,8 @@ class PrometheusRecorder:
         self._pid = os.getpid()
         self._registry = registry
         self._counts = CountingRecorder()
+        self._recorded: tuple[Batch, frozenset[Function]] = (Batch(), frozenset())
         self._shown: frozenset[Function] | None = None  # None: no collection yet
-        self._heirs: frozenset[Function] = frozenset()
         self._last: list[Family] = []
         registry.register(self)
 
@@ -51,9 +51,9 @@ class PrometheusRecorder:
     def record(self, batch: Batch) -> None:
         """Add *batch* to what the next collection shows."""
         self._counts.record(batch)
-        self._heirs = self._heirs.union(batch.retired.values()) - batch.retired.keys()
-        if self._shown is not None:  # what ended and comes back is new again
-            self._shown -= batch.retired.keys()
+        heirs = self._recorded[1].union(batch.retired.values()) - batch.retired.keys()
+        # one assignment, so that no collection sees the total of an heir without knowing it for one
+        self._recorded = self._counts.snapshot(), heirs
 
     def describe(self) -> list[Family]:
         """Return the families, whatever their samples: the registry wants their names."""
@@ -72,12 +72,12 @@ class PrometheusRecorder:
 
     def _visible(self) -> Batch:
         """Return what has been counted, with the series at 0 that no collection has shown yet."""
-        counted = self._counts.snapshot()
+        counted, heirs = self._recorded
         shown, self._shown = self._shown, frozenset(counted.functions)
         if shown is None:
             return counted
         # an heir carries on what was shown under other names: a 0 would make it count again
-        shown = shown | self._heirs
+        shown = shown | heirs
         functions = {
             function: usage if function in shown else NOTHING
             for function, usage in counted.functions.items()

@@ -61,6 +61,7 @@ def test_what_happened_before_a_restart_is_not_missed() -> None:
 def test_the_budget_stretches_the_interval_and_lets_it_come_back() -> None:
     """The interval grows until the cost fits, smoothly, and shrinks when samples get cheap."""
     schedule = Schedule(0.02, 0.01, Random(1))
+    schedule.charge(0.0001 * 50, 50)
     seen = []
     for _ in range(30):
         schedule.charge(0.001 * 50, 50)  # a millisecond a sample: 5 % of a core at 20 ms

@@ -63,6 +63,19 @@ def test_a_recorder_that_fails_is_asked_ever_more_rarely() -> None:
     assert 601 == recorder.counts.snapshot().samples
 
 
+def test_not_even_an_exit_passes() -> None:
+    """A recorder that raises what is no `Exception` is kept from its neighbours too."""
+
+    class Leaving:
+        """A recorder that wants the process to end."""
+
+        def record(self, batch: Batch) -> None:
+            """Say so."""
+            raise SystemExit
+
+    assert not Delivery(Leaving()).deliver(batch(1), 0.0)
+
+
 def test_a_failure_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     """A fault repeated a thousand times makes one line."""
     delivery = Delivery(Moody())

@@ -237,7 +237,11 @@ def test_a_collection_is_charged(
 ) -> None:
     """What a collection costs us on the host's thread is part of the overhead."""
     charged: list[float] = []
-    monkeypatch.setattr(recorder._profiler, "charge", charged.append)
+    monkeypatch.setattr(
+        recorder._profiler._pipeline,
+        "charge",
+        lambda *, published, in_budget: charged.append(published),
+    )
     recorder.record(Batch({Function("m", f"f{number}"): used(1) for number in range(900)}))
     began = time.thread_time()
     host.collect()

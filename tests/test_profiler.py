@@ -242,7 +242,7 @@ def test_five_times_the_budget_suspends_sampling(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(_sampling, "FIRST_SUSPENSION", 0.2)
     with Profiler(Settings(interval=0.005)) as profiler:
         until(lambda: profiler.status().samples > 5)
-        profiler.charge(1.0)  # as if scrapes had used a second
+        profiler._pipeline.charge(in_budget=1.0)  # as if scrapes had used a second
         until(lambda: state(profiler) == "suspended")
         assert "the budget is 1.0%" in profiler.status().reason
         until(lambda: state(profiler) == "running")
@@ -431,6 +431,41 @@ def test_the_thread_has_ended_before_the_interpreter_goes() -> None:
     assert (0, "stopped 0\n", "") == (done.returncode, done.stdout, done.stderr)
 
 
+CHILD = """
+import os, threading, time, warnings
+warnings.simplefilter("ignore")
+from ox_otel import Profiler, Settings
+settings = Settings(interval=0.005, max_overhead=1)
+def burn(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end: pass
+def cpu_seconds(profiler, pattern):
+    return sum(record.usage.cpu_seconds for record in profiler.query(pattern).records)
+parent = Profiler(settings)
+parent.start()
+burn(0.2)
+child = os.fork()
+if child == 0:
+    with Profiler(settings) as mine:
+        burn(0.5)
+        threads = [threading.Thread(target=burn, args=(0.3,)) for _ in range(2)]
+        for thread in threads: thread.start(); thread.join()
+        seconds = cpu_seconds(mine, "__main__.burn")
+    print(0.8 < seconds < 1.3 or seconds, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+@linux_only
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_that_is_profiled_has_its_cpu() -> None:
+    """The main thread of a child, and threads that inherit the ident of ours, are all seen."""
+    done = run(CHILD)
+
+    assert ("True\n", "") == (done.stdout, done.stderr)
+
+
 FORK = """
 import os, time, warnings
 warnings.simplefilter("ignore")
@@ -467,3 +502,10 @@ def test_functions_and_usages_are_facts() -> None:
         usage.hits = 1  # type: ignore[misc]
     with pytest.raises(AttributeError):
         Batch().samples = 1  # type: ignore[misc]
+    kept = Collecting()
+    with Profiler(Settings(interval=0.005)) as profiler:
+        profiler.add_recorder(kept)
+        profiler.snapshot()
+    for facts in (kept.batches[0].functions, kept.batches[0].stacks, kept.batches[0].errors):
+        with pytest.raises(TypeError):
+            facts["changed"] = 1  # type: ignore[index]

@@ -268,23 +268,13 @@ def test_an_heir_appears_with_its_total() -> None:
     assert 13 == published.scrape()[series_of(second)]
 
 
-def test_a_series_that_ended_and_came_back_is_new() -> None:
-    """Between two scrapes a series may end and begin again: it begins at 0."""
-    published = publish()
-    published.record({HOT: used(8)})
-    published.scrape()
-    published.record({HOT: used(20)}, retired={HOT: Function(OTHER, "__retired_1__")})
-    assert 0 == published.scrape()[series_of(HOT)]
-    assert 20 == published.scrape()[series_of(HOT)]
-
-
 def test_memory_of_heirs_is_bounded() -> None:
     """The recorder remembers no more heirs than live."""
     published = publish()
     for number in range(100):
         last, next_ = (Function(OTHER, f"__retired_{n}__") for n in (number, number + 1))
         published.record({HOT: used(1)}, retired={HOT: next_, last: next_})
-    assert 1 == len(published.recorder._heirs)
+    assert 1 == len(published.recorder._recorded[1])
 
 
 def test_series_of_a_running_profiler() -> None:
@@ -326,7 +316,7 @@ def test_a_fault_shows_the_last_good_figures(monkeypatch: pytest.MonkeyPatch) ->
     assert 1 == total(good, "mine_total")
 
     with monkeypatch.context() as patch:
-        patch.setattr(published.recorder, "_counts", Broken())
+        patch.setattr(published.recorder, "_visible", Broken().snapshot)
         mine.inc()
         scraped = published.scrape()
         assert 2 == total(scraped, "mine_total")
@@ -344,7 +334,7 @@ def test_a_fault_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there are no good figures yet, the host's metrics stand alone."""
     published = publish()
     Counter("mine", "A metric of the host.", registry=published.registry).inc()
-    monkeypatch.setattr(published.recorder, "_counts", Broken())
+    monkeypatch.setattr(published.recorder, "_visible", Broken().snapshot)
     assert {"mine_total", "mine_created"} == {name for name, _ in published.scrape()}
 
 

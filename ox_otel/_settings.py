@@ -80,7 +80,10 @@ class Settings:
         "who gets the figures; in Python also objects with a `record` method",
     )
     max_series: int = _setting(
-        2000, as_whole(100, 100_000), "a whole number from 100 to 100000", "most series published"
+        2000,
+        as_whole(100, 100_000),
+        "a whole number from 100 to 100000",
+        "most series published; a function takes six",
     )
     max_overhead: float = _setting(
         0.01,
@@ -116,7 +119,7 @@ class Settings:
         None,
         as_token,
         "at least 16 ASCII characters without spaces",
-        "bearer token, needed for everything but `/metrics` on an address that is not loopback",
+        "bearer token for everything but `/metrics`; required where `OX_OTEL_HOST` is not loopback",
     )
     kill_file: str | None = _setting(
         None, as_path, "a path", "sampling is suspended while this file exists"

@@ -8,9 +8,7 @@ from answers import REST, Seconds
 UNPLACED = "__unplaced__"  # the profiler's name for CPU of which it does not know whose it was
 EXPECTED = "pure Python"  # functions of this kind have to lead
 BLIND_SPOTS = ("C, holds the GIL", "database")
-NOTE = (
-    f"* engine `threads` sees C code only when it lets go of the GIL: what it can't tell is {UNPLACED}"
-)
+NOTE = f"* engine `threads` sees C code only when it lets go of the GIL: what it can't tell is {UNPLACED}"
 SHOWN = 10
 
 

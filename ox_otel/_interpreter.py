@@ -70,20 +70,22 @@ def clock_of(ident: int) -> tuple[int | None, int]:
         return None, 0
 
 
-def queue_seconds(clock: int | None = None) -> float:
-    """Return how long the thread with this CPU clock, or our own, has waited for a core so far.
+def schedule_of(clock: int | None = None) -> tuple[float, int]:
+    """Return how the kernel has treated the thread with this CPU clock, or our own.
 
-    Returns 0 where the kernel does not tell.
+    That is, how many seconds it has waited for a core so far, and how often it got one; zeros where
+    the kernel does not tell.
     """
     task = "thread-self" if clock is None else f"self/task/{~(clock >> 3)}"
     try:
         file = os.open(f"/proc/{task}/schedstat", os.O_RDONLY)
     except OSError:
-        return 0.0
+        return 0.0, 0
     try:
-        # nanoseconds on a core, and waiting for one (sched-stats in the kernel's documentation)
-        return int(os.read(file, 80).split()[1]) * 1e-9
-    except (OSError, ValueError, IndexError):
-        return 0.0
+        # nanoseconds on a core, waiting for one, times (sched-stats in the kernel's documentation)
+        _, waited, times = os.read(file, 80).split()
+        return int(waited) * 1e-9, int(times)
+    except (OSError, ValueError):
+        return 0.0, 0
     finally:
         os.close(file)

@@ -12,7 +12,7 @@ of the call can, over time, so evidence is gathered by call site:
 
 - *burning*: the clock of the thread goes on while we hold the GIL; or we were kept waiting for the
   GIL as long as it takes to force somebody out (longer, if this thread itself had to wait for a
-  core), and nobody else has used any CPU;
+  core), without being woken in between, and nobody else has used any CPU;
 - *waiting*: we got the GIL at once and nobody stood interrupted, so it was free. This counts double:
   on a starved machine we may be late without having forced anybody.
 

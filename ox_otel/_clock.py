@@ -9,13 +9,14 @@ from random import Random
 LONGEST_INTERVAL = 10.0
 """Seconds: the budget never stretches the interval beyond this."""
 
-QUIET_INTERVAL = 0.25
+QUIET_INTERVAL = 0.5
 """Seconds: the longest interval that a process comes to in which nothing moves."""
 
 DELAY_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, inf)
 """Upper bounds, in seconds, of the classes in which delays of wake-ups are counted."""
 
 _QUIET_SHARE = 0.01  # of the time in which nothing has moved, the next gap may take
+_MARGIN = 0.9  # of the budget is aimed at, since costs are known only afterwards
 _JITTER = 0.5
 _SMOOTHING = 0.3  # weight of the newest batch in the estimate of what a sample costs
 
@@ -53,7 +54,7 @@ class Schedule:
     @property
     def stretched(self) -> float:
         """Seconds between samples as the budget allows them, never less than asked for."""
-        needed = self._sample_cost / self._max_overhead
+        needed = self._sample_cost / (_MARGIN * self._max_overhead)
         return max(self.interval, min(needed, LONGEST_INTERVAL))
 
     def restart(self, now: float) -> None:
@@ -100,8 +101,8 @@ class Schedule:
         """Learn what profiling cost, all told, while *samples* were taken."""
         if samples:
             newest = cpu_seconds / samples
-            weight = _SMOOTHING if self._sample_cost else 1.0
-            self._sample_cost += weight * (newest - self._sample_cost)
+            smoothed = self._sample_cost + _SMOOTHING * (newest - self._sample_cost)
+            self._sample_cost = max(newest, smoothed)  # dearer at once, cheaper by and by
 
     def _mean_gap(self) -> float:
         quiet_gap = min(self._quiet * _QUIET_SHARE, QUIET_INTERVAL)

@@ -66,6 +66,10 @@ class Sites:
             self.forget()
         return known >= _PROVEN
 
+    def is_certain(self, site: Site) -> bool:
+        """Return whether more evidence for burning would change nothing."""
+        return self._evidence.get(site, 0) >= _CERTAIN
+
     def forget(self) -> None:
         """Forget all evidence."""
         self._evidence = {}

@@ -16,7 +16,7 @@ from math import inf
 from types import FrameType
 from typing import NamedTuple
 
-from ox_otel._interpreter import clock_of, current_frames, schedule_of
+from ox_otel._interpreter import clock_of, core_wait, current_frames, waits_of_ours
 from ox_otel._names import Names
 from ox_otel._native import own_idents
 from ox_otel._placement import BUSY, PROMPT, SWITCH, Site, Sites, is_interruptible
@@ -45,10 +45,10 @@ class _Thread:
 
     __slots__ = (
         "clock",
+        "core_wait",
         "cpu",
         "ids",
         "looks",
-        "queued",
         "running",
         "seen_at",
         "seen_cpu",
@@ -61,7 +61,7 @@ class _Thread:
         self.seen_at = seen_at  # until when its time has been counted
         self.looks = 0  # until which look of the engine its hits have been counted
         self.seen_cpu = UNSEEN  # its CPU clock when its stack was seen
-        self.queued: float | None = None  # how long it had waited for a core when last asked
+        self.core_wait = -inf  # how long it had waited for a core when last asked
         self.running = False
         self.ids: Ids = ()
         self.tally = Tally(())
@@ -109,7 +109,8 @@ class Threads:
         self._now = 0
         self._previous = 0
         self._others = 0  # CPU of all threads but ours, when they were looked at
-        self._scheduled = 0.0, 0  # our own thread's dealings with the kernel, as of then
+        self._core_wait = 0.0  # how long our own thread had waited for a core when last asked
+        self._waits = 0  # how often it had waited for anything, when the last sample was over
 
     @property
     def full(self) -> bool:
@@ -232,32 +233,29 @@ class Threads:
         """Find out who of those that stand in a call was running, and count everybody's time."""
         interrupted = any(look.running for look in looks)
         advancing = [not look.running and self._clock_advances(look) for look in looks]
-        queued, woken = self._own_schedule()
-        # what we waited for a core, nobody kept us waiting for
-        gil_delay = lateness - queued
         # whoever waits for the GIL looks every 5 ms whether it is still held; woken more often, it
         # was let go of and taken again under our nose, by whoever calls into C and does not burn
-        let_go = woken > 4 + 2 * lateness / SWITCH
+        let_go = waits_of_ours() - self._waits > 4 + 2 * lateness / SWITCH
         for look, advances in zip(looks, advancing, strict=True):
             running = look.running
-            alone = look.used > BUSY and others - look.used < BUSY
-            # whoever waited for a core itself may have kept us waiting without burning
-            held = gil_delay - self._queue_seconds(look.thread) if alone else 0.0
             if not running:
-                burning = advances or (held >= SWITCH and not let_go)
-                waiting = gil_delay < PROMPT and not interrupted
+                alone = look.used > BUSY and others - look.used < BUSY
+                held = alone and lateness >= SWITCH and not let_go
+                burning = advances or (held and self._proves_burning(look, lateness))
+                waiting = lateness < PROMPT and not interrupted
                 running = self._sites.burns(look.site, burning=burning, waiting=waiting)
             self._count(look, running=running)
+        self._waits = waits_of_ours()
 
-    def _own_schedule(self) -> tuple[float, int]:
-        """Return how long we waited for a core since this was last asked, and how often we got one."""
-        before, self._scheduled = self._scheduled, schedule_of()
-        return self._scheduled[0] - before[0], self._scheduled[1] - before[1]
-
-    def _queue_seconds(self, thread: _Thread) -> float:
-        """Return how long a thread has waited for a core since this was last asked."""
-        before, thread.queued = thread.queued, schedule_of(thread.clock)[0]
-        return inf if before is None else thread.queued - before
+    def _proves_burning(self, look: _Look, lateness: float) -> bool:
+        """Return whether the GIL was held for long, and not only because cores were busy."""
+        if self._sites.is_certain(look.site):
+            return True  # no need to ask, which is dear
+        thread = look.thread
+        own_before, self._core_wait = self._core_wait, core_wait()
+        before, thread.core_wait = thread.core_wait, core_wait(thread.clock)
+        waited = self._core_wait - own_before + thread.core_wait - before
+        return lateness - waited >= SWITCH
 
     def _clock_advances(self, look: _Look) -> bool:
         """Return whether the thread's clock has gone on while we hold the GIL."""

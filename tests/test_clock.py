@@ -59,22 +59,20 @@ def test_what_happened_before_a_restart_is_not_missed() -> None:
 
 
 def test_the_budget_stretches_the_interval_and_lets_it_come_back() -> None:
-    """The interval grows until the cost fits, smoothly, and shrinks when samples get cheap."""
+    """The interval grows at once until the cost fits, and shrinks smoothly when samples get cheap."""
     schedule = Schedule(0.02, 0.01, Random(1))
-    schedule.charge(0.0001 * 50, 50)
+    schedule.charge(0.001 * 50, 50)  # a millisecond a sample: 5 % of a core at 20 ms
+
+    assert 0.1 <= schedule.stretched <= 0.12
+
     seen = []
     for _ in range(30):
-        schedule.charge(0.001 * 50, 50)  # a millisecond a sample: 5 % of a core at 20 ms
+        schedule.charge(0.0001 * 50, 50)
         seen.append(schedule.stretched)
 
-    assert 0.1 == pytest.approx(seen[-1], rel=0.01)
-    assert seen == sorted(seen)
-    assert seen[0] < 0.05
-
-    for _ in range(30):
-        schedule.charge(0.0001 * 50, 50)
-
-    assert 0.02 == schedule.stretched
+    assert seen == sorted(seen, reverse=True)
+    assert seen[0] > 0.05
+    assert 0.02 == seen[-1]
 
 
 def test_the_budget_never_stops_sampling_altogether() -> None:
@@ -98,7 +96,7 @@ def test_a_quiet_process_is_looked_at_ever_more_rarely() -> None:
 
     assert all(gap <= 0.03 for at, gap in found if at < 2)
     assert all(gap <= 1.5 * 0.01 * at for at, gap in found if at > 3)
-    assert 4 * 60 == pytest.approx(sum(at > 60 for at, _ in found), rel=0.1)
+    assert 2 * 60 == pytest.approx(sum(at > 60 for at, _ in found), rel=0.1)
 
     schedule.sampled(now, moved=True)
     assert schedule.wait(now) <= 0.03

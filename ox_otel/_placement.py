@@ -19,8 +19,12 @@ of the call can, over time, so evidence is gathered by call site:
 `bench/` has the programs of known truth on which the rule was found and, others, tested.
 """
 
+import time
 from opcode import opmap
 from types import CodeType
+
+from ox_otel._interpreter import core_wait, waits_of_ours
+from ox_otel._looks import Look, Site
 
 PROMPT = 0.001
 """Seconds: served within them, a wake-up found the GIL free."""
@@ -34,12 +38,12 @@ BUSY = 1_000_000
 MAX_SITES = 20_000
 """Call sites remembered; beyond, all evidence is gathered anew."""
 
+TOO_LONG = 2_000_000
+"""Nanoseconds after which a sample has lost the GIL in between, and clocks prove nothing."""
+
 _INTERRUPTIBLE = {opmap["RESUME"], opmap["JUMP_BACKWARD"]}
 _PROVEN = 2
 _CERTAIN = 4  # evidence is not counted beyond, so that a site can change its nature
-
-Site = tuple[int, int]
-"""A call site: the id of a known code object, and the offset of the instruction."""
 
 
 def is_interruptible(code: CodeType, instruction: int) -> bool:
@@ -73,3 +77,61 @@ class Sites:
     def forget(self) -> None:
         """Forget all evidence."""
         self._evidence = {}
+
+
+class Placement:
+    """Tells who was running, sample after sample."""
+
+    def __init__(self) -> None:
+        self._sites = Sites()
+        self._core_wait = 0.0  # how long our own thread had waited for a core when last asked
+        self._waits = 0  # how often it had waited for anything, when the last sample was over
+
+    def forget(self) -> None:
+        """Forget all evidence: ids of code objects mean nothing any more."""
+        self._sites.forget()
+
+    def running(self, looks: list[Look], lateness: float, others: int) -> list[bool]:
+        """Return, for each look of one sample, whether the thread was running.
+
+        *lateness* is by how many seconds the sample was late, *others* how many nanoseconds of CPU
+        all threads but ours have used since the one before. Lets go of the GIL.
+        """
+        interrupted = any(look.interrupted for look in looks)
+        advancing = [not look.interrupted and _clock_advances(look) for look in looks]
+        # whoever waits for the GIL looks every 5 ms whether it is still held; woken more often, it
+        # was let go of and taken again under our nose, by whoever calls into C and does not burn
+        let_go = waits_of_ours() - self._waits > 4 + 2 * lateness / SWITCH
+        verdicts = []
+        for look, advances in zip(looks, advancing, strict=True):
+            running = look.interrupted
+            if not running:
+                alone = look.used > BUSY and others - look.used < BUSY
+                held = alone and lateness >= SWITCH and not let_go
+                burning = advances or (held and self._was_on_core(look, lateness))
+                waiting = lateness < PROMPT and not interrupted
+                running = self._sites.burns(look.site, burning=burning, waiting=waiting)
+            verdicts.append(running)
+        self._waits = waits_of_ours()
+        return verdicts
+
+    def _was_on_core(self, look: Look, lateness: float) -> bool:
+        """Return whether the GIL was held for long, and not only because cores were busy."""
+        if self._sites.is_certain(look.site):
+            return True  # no need to ask, which is dear
+        thread = look.thread
+        own_before, self._core_wait = self._core_wait, core_wait()
+        before, thread.core_wait = thread.core_wait, core_wait(thread.clock)
+        waited = self._core_wait - own_before + thread.core_wait - before
+        return lateness - waited >= SWITCH
+
+
+def _clock_advances(look: Look) -> bool:
+    """Return whether the thread's clock has gone on while we hold the GIL."""
+    clock, elapsed = look.thread.clock, time.monotonic_ns() - look.read_at
+    if clock is None or elapsed > TOO_LONG:
+        return False
+    try:
+        return time.clock_gettime_ns(clock) - look.cpu >= elapsed / 2
+    except OSError:  # it is gone
+        return False

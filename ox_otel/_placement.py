@@ -41,7 +41,12 @@ MAX_SITES = 20_000
 TOO_LONG = 2_000_000
 """Nanoseconds after which a sample has lost the GIL in between, and clocks prove nothing."""
 
-_INTERRUPTIBLE = {opmap["RESUME"], opmap["JUMP_BACKWARD"]}
+# conditional jumps go backwards in 3.11 only
+_INTERRUPTIBLE = {
+    code
+    for name, code in opmap.items()
+    if name in ("RESUME", "JUMP_BACKWARD") or name.startswith("POP_JUMP_BACKWARD")
+}
 _PROVEN = 2
 _CERTAIN = 4  # evidence is not counted beyond, so that a site can change its nature
 

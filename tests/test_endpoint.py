@@ -162,7 +162,10 @@ def test_an_error_of_ours(
     assert b"" == tell(endpoint, b"GET / HTTP/1.0\r\n\r\n")
     monkeypatch.undo()
     assert 200 == ask(endpoint)[0]
-    assert {"request": 1} == site.profiler.snapshot().errors
+    deadline = time.monotonic() + 10  # it is counted after the connection has been closed
+    while not (errors := site.profiler.snapshot().errors) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert {"request": 1} == errors
     assert ("", "") == capfd.readouterr()
 
 

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,10 +130,15 @@ def test_what_a_graph_shows_adds_up_to_what_was_observed(store: Any) -> None:
     lines = QUERIES["ox_otel: CPU by function: self: A"]["expr"]
     rest = QUERIES["ox_otel: CPU by function: self: B"]["expr"]
     observed = QUERIES["ox_otel: CPU: A"]["expr"]
-    # in one query, lest a scrape comes between them
-    [(_, difference)] = store.query(
-        substituted(f"sum({lines}) + sum({rest}) - sum({observed})", top="1")
-    )
+    deadline = time.monotonic() + 30  # for a while a rate of a new series may be off
+    while True:
+        # in one query, lest a scrape comes between them
+        [(_, difference)] = store.query(
+            substituted(f"sum({lines}) + sum({rest}) - sum({observed})", top="1")
+        )
+        if abs(difference) < 1e-6 or time.monotonic() > deadline:
+            break
+        time.sleep(1)
     assert pytest.approx(0, abs=1e-6) == difference
 
 

@@ -53,13 +53,15 @@ def test_in_a_quiet_process_no_thread_is_looked_at(monkeypatch: pytest.MonkeyPat
     """While nobody uses any CPU, hits and waiting are counted without listing a frame."""
     engine = Engine()
     with parked(20):
-        engine.sample(0.0)
+        while engine.sample(0.0):  # on a busy machine some are still on their way into the wait
+            time.sleep(0.01)
+        engine.drain()
         monkeypatch.setattr(sys, "_current_frames", lambda: 1 // 0)
         moved = [engine.sample(0.0) for _ in range(30)]
         used = named(engine.drain(), "wait_for_the_end")
 
     assert [False] * 30 == moved
-    assert 20 * 31 == used.hits
+    assert 20 * 30 == used.hits
 
 
 @contextmanager

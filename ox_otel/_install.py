@@ -124,15 +124,15 @@ def _serve(profiler: Profiler, settings: Settings, port: int, undo: ExitStack) -
     """Open our own endpoint; where that fails, the host goes on without."""
     # here, because the standard library's HTTP server is dear to import
     from ox_otel._endpoint import Endpoint
-    from ox_otel.http import Site, is_loopback
+    from ox_otel.http import Exposure, is_loopback
 
-    site = Site(profiler, None, settings.token, is_loopback(settings.host))
+    exposure = Exposure(profiler, None, settings.token, is_loopback(settings.host))
     if "prometheus" in settings.recorders:
         from ox_otel.prometheus import expose
 
-        site = site._replace(expose=expose)
+        exposure = exposure._replace(metrics=expose)
     try:
-        endpoint = Endpoint(settings.host, port, site)
+        endpoint = Endpoint(settings.host, port, exposure)
     except Exception as error:
         _log.warning("ox_otel: no endpoint at %s:%s: %s", settings.host, port, error)
         return

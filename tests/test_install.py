@@ -20,7 +20,7 @@ from prometheus_client import REGISTRY
 import ox_otel
 from ox_otel import Batch, ConfigError, CountingRecorder, _endpoint
 from ox_otel._native import own_idents
-from ox_otel.http import Site
+from ox_otel.http import Exposure
 
 
 @pytest.fixture(autouse=True)
@@ -353,17 +353,17 @@ def test_no_thread_for_the_endpoint(
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "app.example"])  # noqa: S104
 def test_who_the_endpoint_is_open_to(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only an address that no other machine reaches is taken for one."""
-    sites = []
+    exposures = []
 
-    def refuse(_: str, __: int, site: Site) -> None:
-        sites.append(site)
+    def refuse(_: str, __: int, exposure: Exposure) -> None:
+        exposures.append(exposure)
         raise OSError("enough seen")
 
     monkeypatch.setattr(_endpoint, "Endpoint", refuse)
     ox_otel.install(host=host, port=0, token="0123456789abcdef")  # noqa: S106
-    [site] = sites
-    assert (host in ("127.0.0.1", "::1", "localhost")) == site.loopback
-    assert "0123456789abcdef" == site.token
+    [exposure] = exposures
+    assert (host in ("127.0.0.1", "::1", "localhost")) == exposure.loopback
+    assert "0123456789abcdef" == exposure.token
 
 
 def test_the_kill_file(tmp_path: Path) -> None:

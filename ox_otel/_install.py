@@ -1,18 +1,16 @@
 """The one module that knows all the others: settings in, a running profiler out."""
 
-import logging
 import os
 from contextlib import ExitStack
 from importlib import import_module
 from threading import RLock
 from typing import NamedTuple, Unpack
 
+from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
 from ox_otel._values import is_recorder
 from ox_otel.recorders import Recorder
-
-_log = logging.getLogger("ox_otel")
 
 
 class _Installed(NamedTuple):
@@ -38,8 +36,9 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
         profiler = get()
         if profiler is None:
             uninstall()  # what a parent process has left to us
-            for name in unknown_variables(os.environ):
-                _log.warning("ox_otel: %s is not a setting of this version", name)
+            unknown = unknown_variables(os.environ)
+            if unknown:
+                warn("ox_otel: no settings of this version: %s", ", ".join(unknown))
             wanted = Settings.from_env(os.environ, **settings)
             profiler, undo = Profiler(wanted), ExitStack()
             _installed = _Installed(os.getpid(), profiler, undo)
@@ -83,7 +82,8 @@ def _assemble(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:
     if not settings.enabled:
         return
     for choice in settings.recorders:
-        profiler.add_recorder(_recorder(choice, profiler, undo))
+        quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long
+        profiler.add_recorder(_recorder(choice, profiler, undo), quick=quick)
     if settings.port is not None:
         _serve(profiler, settings, settings.port, undo)
     profiler.start()
@@ -134,7 +134,7 @@ def _serve(profiler: Profiler, settings: Settings, port: int, undo: ExitStack) -
     try:
         endpoint = Endpoint(settings.host, port, exposure)
     except Exception as error:
-        _log.warning("ox_otel: no endpoint at %s:%s: %s", settings.host, port, error)
+        warn("ox_otel: no endpoint at %s:%s: %s", settings.host, port, error)
         return
     profiler.url = endpoint.url
     undo.callback(endpoint.close)

@@ -1,4 +1,4 @@
-"""The profiler: the control over the one thread, and what state it is in."""
+"""The profiler: the control over its threads, and what state it is in."""
 
 import _thread
 import atexit
@@ -60,9 +60,13 @@ class Profiler:
     ) -> None:
         self.cancel()
 
-    def add_recorder(self, recorder: Recorder) -> None:
-        """Hand everything from now on to *recorder* too."""
-        self._pipeline.add(recorder)
+    def add_recorder(self, recorder: Recorder, *, quick: bool = False) -> None:
+        """Hand everything from now on to *recorder* too.
+
+        It is called on a thread of its own, unless it is *quick*: then it neither waits nor takes
+        long, and is called on the thread that samples.
+        """
+        self._pipeline.add(recorder, quick=quick)
 
     def start(self) -> None:
         """Start the thread, sampling or paused as the settings have it; once it runs, do nothing."""
@@ -108,7 +112,12 @@ class Profiler:
         self._alarm.ring()
 
     def cancel(self) -> None:
-        """End the thread, within a second, whatever it does; `start` would start a new one."""
+        """End our threads, within a second, whatever they do; `start` would start new ones.
+
+        Only that of a recorder which hangs cannot be ended. It is left to the end of the process,
+        which does not wait for it.
+        """
+        deadline = time.monotonic() + STOP_SECONDS
         self._sampling.stopping = True
         self._alarm.ring()
         if self._worker_is_me() or not self._changing.acquire(timeout=STOP_SECONDS):
@@ -117,6 +126,7 @@ class Profiler:
             self._sampling.stopping = True  # if somebody has started it in the meantime
             self._alarm.ring()
             if not self._alive() or (self._worker and self._worker.join(STOP_SECONDS)):
+                self._pipeline.join(deadline)
                 self._worker = None
                 atexit.unregister(self.cancel)
         finally:
@@ -199,14 +209,17 @@ class Profiler:
             return "paused", ""
         if self._sampling.suspension:
             return "suspended", self._sampling.suspension
+        hanging = self._pipeline.hanging()
+        if hanging:
+            return "running", f"does not return from a delivery: {', '.join(hanging)}"
         if self._settings.engine == "ticks":
             return "running", "the engine ticks is not in this version; threads is used"
         return "running", ""
 
     def _flush(self) -> None:
         """Have the thread make a batch of what it has; wait for it half a second at the most."""
-        if not self._alive() or self._worker_is_me():
-            return
+        if not self._alive() or self._worker_is_me() or self._pipeline.is_recorder():
+            return  # or what a recorder asks would give it the next batch, on and on
         before, deadline = self._pipeline.flushes, time.monotonic() + FLUSH_SECONDS
         self._alarm.ring()
         while self._pipeline.flushes == before and time.monotonic() < deadline:

@@ -223,8 +223,9 @@ def test_a_recorder_object() -> None:
     profiler = ox_otel.install(recorders=["prometheus", mine], interval=0.005)
     time.sleep(0.1)
     assert profiler.snapshot().functions
-    assert mine.snapshot().samples > 0
     assert metrics()
+    ox_otel.uninstall()
+    assert mine.snapshot().samples > 0
 
 
 def test_no_recorder_at_all() -> None:
@@ -248,7 +249,7 @@ def test_a_recorder_by_name(package: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("OX_OTEL_RECORDERS", "mine.recorders:make")
     profiler = ox_otel.install(interval=0.005)
     time.sleep(0.1)
-    profiler.snapshot()
+    profiler.cancel()
     from mine.recorders import made  # type: ignore[import-not-found]
 
     assert 1 == len(made)
@@ -306,7 +307,7 @@ def test_an_unknown_variable(
     monkeypatch.setenv("OX_OTEL_TOKN", "do-not-tell-anybody")
     ox_otel.install()
     ox_otel.install()
-    assert ["ox_otel: OX_OTEL_TOKN is not a setting of this version"] == caplog.messages
+    assert ["ox_otel: no settings of this version: OX_OTEL_TOKN"] == caplog.messages
 
 
 def test_a_good_start_is_silent(caplog: pytest.LogCaptureFixture) -> None:
@@ -389,10 +390,10 @@ def test_a_recorder_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) ->
             raise RuntimeError("out of order")
 
     profiler = ox_otel.install(recorders=[Broken(), "prometheus"], interval=0.005)
-    for _ in range(3):
-        time.sleep(0.02)
-        profiler.snapshot()
-    assert 1 == profiler.status().errors
+    deadline = time.monotonic() + 10.0
+    while not profiler.snapshot().errors:  # those of a batch are known with the next one
+        assert time.monotonic() < deadline
+    assert {"recorder"} == profiler.snapshot().errors.keys()
     assert metrics()["ox_profile_samples_total"] > 0
     assert 1 == len(caplog.messages)
 

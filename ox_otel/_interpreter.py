@@ -50,15 +50,16 @@ def frames_of_threads() -> Iterator[dict[int, FrameType]]:
     """
     global _suspended  # noqa: PLW0603 - collection is the whole process's
     frames: dict[int, FrameType] = {}
-    _suspended = not _COLLECTS_BETWEEN_INSTRUCTIONS and gc.isenabled()
-    if _suspended:
+    collecting = not _COLLECTS_BETWEEN_INSTRUCTIONS and gc.isenabled()
+    if collecting:
+        _suspended = True
         gc.disable()
     try:
         frames = sys._current_frames()
         yield frames
     finally:
         frames.clear()  # nothing of the host may end with us, once the GIL may be let go of
-        if _suspended:
+        if collecting:
             gc.enable()
             _suspended = False
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
+from ox_otel._names import valid
 from ox_otel._native import Alarm, Worker
 from ox_otel._notices import warn
 from ox_otel.recorders import Batch, Function, Recorder
@@ -29,7 +30,7 @@ class Delivery:
     """
 
     def __init__(self, recorder: Recorder, on_error: Callable[[str], None]) -> None:
-        self.name = type(recorder).__qualname__
+        self.name = valid(type(recorder).__qualname__)
         self.concerned: frozenset[Function] = frozenset()
         self._recorder = recorder
         self._on_error = on_error

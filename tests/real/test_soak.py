@@ -72,7 +72,7 @@ def services(tmp_path: Path) -> Iterator[tuple[Service, Service]]:
         twins = []
         for kind in ("profiled", "bare"):
             service = Service(kind, tmp_path / kind)
-            running.callback(service.process.wait)
+            running.enter_context(service.process)  # which waits for its end
             running.callback(service.process.kill)
             twins.append(service)
         profiled, bare = twins

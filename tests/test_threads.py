@@ -323,6 +323,13 @@ def test_no_collection_starts_while_frames_are_listed(
     assert enabled == after
 
 
+def test_frames_are_let_go_of_before_the_gil_is() -> None:
+    """After a look around no frame is left, whoever still has the list of them."""
+    with _interpreter.frames_of_threads() as frames:
+        assert frames
+    assert {} == frames
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_child_forked_during_a_sample_collects_garbage(monkeypatch: pytest.MonkeyPatch) -> None:

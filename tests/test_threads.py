@@ -341,7 +341,8 @@ def test_code_that_comes_and_goes_is_neither_misnamed_nor_kept(
                 seconds += used.cpu_seconds + used.wait_seconds
                 hits += used.hits
                 names |= {f for stack in stacks for f in stack if f.module == "generated"}
-                names -= {Function("generated", UNPLACED)}
+                # nor is what makes the functions one of them
+                names -= {Function("generated", UNPLACED), Function("generated", "<module>")}
                 kept = max(kept, len(engine._names.known))
         elapsed = time.monotonic() - began
         stop.set()

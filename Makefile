@@ -1,4 +1,5 @@
 # Each target does its own set-up. Another Python than the newest found: make test PYTHON=python3.12
+# A Python that test-all may leave out, as it has been tested: make test-all TESTED=/usr/bin/python3.12
 
 PYTHON ?= $(firstword $(shell scripts/pythons))
 
@@ -19,7 +20,7 @@ test: $(wheel) ## every test, on one Python
 
 test-all: $(wheel) ## every test, on every Python found and on those of Debian's next release
 	@scripts/debian-packages $(servers)
-	scripts/test-all build/wheel/*.whl
+	scripts/test-all build/wheel/*.whl $(TESTED)
 
 soak: $(wheel) ## a service that never rests, for half an hour: memory, files, threads (SOAK_SECONDS=1800)
 	SOAK_SECONDS=$${SOAK_SECONDS:-1800} scripts/test $(PYTHON) build/wheel/*.whl build/test/$(PYTHON) \

@@ -104,26 +104,26 @@ class Placement:
         """
         interrupted = any(look.interrupted for look in looks)
         advancing = [not look.interrupted and _clock_advances(look) for look in looks]
-        # whoever waits for the GIL looks every 5 ms whether it is still held; woken more often, it
-        # was let go of and taken again under our nose, by whoever calls into C and does not burn
-        let_go = waits_of_ours() - self._waits > 4 + 2 * delay / SWITCH
         verdicts = []
         for look, advances in zip(looks, advancing, strict=True):
             running = look.interrupted
             if not running:
                 alone = look.used > BUSY and others - look.used < BUSY
-                held = alone and delay >= SWITCH and not let_go
-                burning = advances or (held and self._was_on_core(look, delay))
+                burning = advances or (alone and delay >= SWITCH and self._held(look, delay))
                 waiting = delay < PROMPT and not interrupted
                 running = self._sites.burns(look.site, burning=burning, waiting=waiting)
             verdicts.append(running)
         self._waits = waits_of_ours()
         return verdicts
 
-    def _was_on_core(self, look: Look, delay: float) -> bool:
-        """Return whether the GIL was held for long, and not only because cores were busy."""
+    def _held(self, look: Look, delay: float) -> bool:
+        """Return whether the GIL was held all the *delay*, and not only because cores were busy."""
         if self._sites.is_certain(look.site):
             return True  # no need to ask, which is dear
+        # whoever waits for the GIL looks every 5 ms whether it is still held; woken more often, it
+        # was let go of and taken again under our nose, by whoever calls into C and does not burn
+        if waits_of_ours() - self._waits > 4 + 2 * delay / SWITCH:
+            return False
         thread = look.thread
         own_before, self._core_wait = self._core_wait, core_wait()
         before, thread.core_wait = thread.core_wait, core_wait(thread.clock)

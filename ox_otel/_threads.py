@@ -33,7 +33,7 @@ MAX_CODES = 5_000
 UNNOTICED = 30_000
 """Nanoseconds of CPU in a process that may go unnoticed until they have become more."""
 
-NEVER = -UNNOTICED  # a reading of the others' CPU after which no process passes for quiet
+NEVER = -UNNOTICED  # a reading of the others' CPU after which nothing goes unnoticed
 
 
 class Threads:
@@ -90,7 +90,8 @@ class Threads:
             self._part(frames.keys())
             self._idents = idents
         moved = self._movers()
-        random.shuffle(moved)
+        if len(moved) > 1:
+            random.shuffle(moved)
         looks: list[Look] = []
         enough = time.monotonic_ns() + LOOKING
         for thread in moved:
@@ -127,6 +128,7 @@ class Threads:
         self._threads = {}
         self._idents = []
         self._moving = set()
+        self._explained = 0  # in the child of a fork clocks begin anew
         self._previous = 0
 
     def _forget(self) -> None:

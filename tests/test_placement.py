@@ -65,7 +65,7 @@ def test_sites_are_bounded() -> None:
         (0.0, 100, False),  # the GIL was let go of and taken again many times
     ],
 )
-def test_lateness_proves_burning_only_if_the_gil_was_held(
+def test_a_delay_proves_burning_only_if_the_gil_was_held(
     monkeypatch: pytest.MonkeyPatch,
     core_wait: float,
     waits: int,

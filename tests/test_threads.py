@@ -381,6 +381,39 @@ def test_one_thread_that_cannot_be_read_does_not_spoil_the_sample(
     assert {"thread"} == set(engine.errors)
 
 
+@linux_only
+def test_a_thread_that_could_not_be_read_is_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread that moved, but was not seen where it went, is not taken for parked."""
+    monkeypatch.setattr(_threads, "UNNOTICED", -(10**18))  # no process passes for quiet
+    engine, real = Engine(), sys._current_frames
+    release, there, last = threading.Event(), threading.Event(), threading.Event()
+
+    def after() -> None:
+        there.set()
+        last.wait()
+
+    def before() -> None:
+        release.wait()
+        after()
+
+    with threads(before):
+        engine.sample(0.0)
+        engine.drain()
+        release.set()
+        there.wait()
+        time.sleep(0.05)  # from there into the wait
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "_current_frames", lambda: dict.fromkeys(real()))
+            engine.sample(0.0)
+        engine.sample(0.0)
+        used = named(engine.drain(), "after")
+        last.set()
+
+    assert 1 == used.hits
+
+
 def test_our_own_threads_are_left_out() -> None:
     """No stack of a profile shows the profiler."""
     engine, release, arrived = Engine(), threading.Event(), threading.Event()

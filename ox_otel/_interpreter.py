@@ -7,6 +7,8 @@ import threading
 import time
 from types import FrameType
 
+from ox_otel._fork import follow_forks
+
 if sys.platform == "linux":
     import resource
 
@@ -15,13 +17,12 @@ _COLLECTS_BETWEEN_INSTRUCTIONS = sys.version_info >= (3, 12)
 _survivor: threading.Thread | None = None  # of a fork: the only thread of this process then
 
 
-def _after_fork() -> None:
+def _renew() -> None:
     global _survivor  # noqa: PLW0603 - there is one a process
     _survivor = threading.current_thread()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+follow_forks(_renew)
 
 
 def unsupported() -> str:

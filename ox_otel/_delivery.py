@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
+from ox_otel._fork import uncut
 from ox_otel._names import valid
 from ox_otel._native import Alarm, Worker
 from ox_otel._notices import warn
@@ -48,7 +49,8 @@ class Delivery:
             self._kept = batch
             return
         try:
-            self._recorder.record(batch)
+            with uncut:
+                self._recorder.record(batch)
         except BaseException as error:  # a SystemExit of its own must not harm the others either
             self._kept = batch
             if not self._pause:  # once, not at every retry

@@ -11,8 +11,8 @@ from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
-from weakref import WeakSet
 
+from ox_otel._fork import follow_forks
 from ox_otel._native import Worker
 from ox_otel.http import MAX_BODY, TOO_LARGE, TOO_MANY, Exposure, Request, Response, plain, respond
 
@@ -54,7 +54,7 @@ class Endpoint:
             self._opened = opened.pop_all()
         name = f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self._listener.getsockname()[1]}"
-        _open_endpoints.add(self)
+        follow_forks(self.close)  # a socket that only a child holds open would answer nobody
 
     def close(self) -> None:
         """Stop listening and end all conversations, within a second.
@@ -62,7 +62,6 @@ class Endpoint:
         In a forked child only its copies of the sockets are closed: the endpoint is the parent's,
         which would hear the bell.
         """
-        _open_endpoints.discard(self)
         if self._pid == os.getpid():
             self._end_threads()
         for _, connection in self._conversations:
@@ -200,16 +199,3 @@ class _Conversation(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
         """Write nothing: the host's stderr is not ours."""
-
-
-_open_endpoints: WeakSet[Endpoint] = WeakSet()
-
-
-def _close_copies() -> None:
-    """In a forked child: a socket that only it holds open would answer nobody, and be in the way."""
-    for endpoint in list(_open_endpoints):
-        endpoint.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_copies)

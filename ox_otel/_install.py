@@ -6,6 +6,7 @@ from importlib import import_module
 from threading import RLock
 from typing import NamedTuple, Unpack
 
+from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
 from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
@@ -14,7 +15,6 @@ from ox_otel.recorders import Recorder
 
 
 class _Installed(NamedTuple):
-    pid: int
     profiler: Profiler
     undo: ExitStack
 
@@ -32,16 +32,16 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
         ConfigError: a setting is wrong, or a recorder cannot be had; nothing is installed then.
     """
     global _installed  # noqa: PLW0603 - one profiler a process is the point
+    notice_fork()
     with _lock:
         profiler = get()
         if profiler is None:
-            uninstall()  # what a parent process has left to us
             unknown = unknown_variables(os.environ)
             if unknown:
                 warn("ox_otel: no settings of this version: %s", ", ".join(unknown))
             wanted = Settings.from_env(os.environ, **settings)
             profiler, undo = Profiler(wanted), ExitStack()
-            _installed = _Installed(os.getpid(), profiler, undo)
+            _installed = _Installed(profiler, undo)
             try:
                 _assemble(profiler, wanted, undo)
             except BaseException:
@@ -51,29 +51,30 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
 
 
 def get() -> Profiler | None:
-    """Return the profiler of this process, None where none is installed."""
-    if _installed is None or _installed.pid != os.getpid():
-        return None
-    return _installed.profiler
+    """Return the profiler of this process, None where none is installed.
+
+    A forked child has that of its parent, which has begun anew there.
+    """
+    return None if _installed is None else _installed.profiler
 
 
 def uninstall() -> None:
     """Take the profiler away again: no thread, collector or socket remains."""
     global _installed
+    notice_fork()
     with _lock:
         if _installed is not None:
             undo, _installed = _installed.undo, None
             undo.close()
 
 
-def _after_fork() -> None:
+def _renew() -> None:
     """In a forked child: whoever held the lock does not exist here."""
     global _lock  # noqa: PLW0603
     _lock = RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+follow_forks(_renew)
 
 
 def _assemble(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:
@@ -87,6 +88,8 @@ def _assemble(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:
     if settings.port is not None:
         _serve(profiler, settings, settings.port, undo)
     profiler.start()
+    if follow_uwsgi():
+        profiler.hand_over()
 
 
 def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Recorder:

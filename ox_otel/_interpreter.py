@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ox_otel._fork import follow_forks
+
 if sys.platform == "linux":
     import resource
 
@@ -18,7 +20,7 @@ _survivor: threading.Thread | None = None  # of a fork: the only thread of this 
 _suspended = False  # garbage collection, by us
 
 
-def _after_fork() -> None:
+def _renew() -> None:
     global _survivor, _suspended  # noqa: PLW0603 - there is one of each a process
     _survivor = threading.current_thread()
     if _suspended:  # by a thread that does not exist here
@@ -26,8 +28,7 @@ def _after_fork() -> None:
         _suspended = False
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+follow_forks(_renew)
 
 
 def unsupported() -> str:

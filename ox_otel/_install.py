@@ -96,8 +96,11 @@ def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Re
     """Return the recorder that one part of the setting `recorders` names or is."""
     try:
         if choice == "prometheus":
+            from ox_otel._multiprocess import MULTIPROCESS, MultiprocessRecorder
             from ox_otel.prometheus import PrometheusRecorder
 
+            if os.environ.get(MULTIPROCESS):
+                return MultiprocessRecorder(profiler)
             prometheus = PrometheusRecorder(profiler)
             undo.callback(prometheus.close)
             return prometheus

@@ -12,6 +12,7 @@ from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
 from ox_otel._fork import follow_forks
+from ox_otel._listening import Port, leave, listen, url_of
 from ox_otel._native import Worker
 from ox_otel.http import MAX_BODY, TOO_LARGE, Request, Response, Site, plain, respond
 
@@ -26,7 +27,7 @@ CLOSE_SECONDS = 1.0
 
 
 class Endpoint:
-    """Answers requests at *host* and *port* (0: any free one) as *site* has it, until `close`.
+    """Answers requests at *host* and *port* (see `listen`) as *site* has it, until `close`.
 
     Raises:
         OSError: the address cannot be had.
@@ -34,13 +35,12 @@ class Endpoint:
         MemoryError: as above.
     """
 
-    def __init__(self, host: str, port: int, site: Site) -> None:
+    def __init__(self, host: str, port: Port, site: Site) -> None:
         self._site = site
         self._pid = os.getpid()
         self._conversations: list[tuple[Worker, socket.socket]] = []
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with ExitStack() as opened:
-            self._listener = opened.enter_context(socket.create_server((host, port), family=family))
+            self._listener = opened.enter_context(listen(host, port))
             self._listener.setblocking(False)
             self._bell, self._ear = map(opened.enter_context, socket.socketpair())
             self._ready = opened.enter_context(DefaultSelector())
@@ -48,8 +48,7 @@ class Endpoint:
             self._ready.register(self._ear, EVENT_READ)
             self._worker = Worker(self._listen, "ox_otel_listen")
             self._opened = opened.pop_all()
-        name = f"[{host}]" if ":" in host else host
-        self.url = f"http://{name}:{self._listener.getsockname()[1]}"
+        self.url = url_of(self._listener, host)
         follow_forks(self.close)  # a socket that only a child holds open would answer nobody
 
     def close(self) -> None:
@@ -66,6 +65,7 @@ class Endpoint:
 
     def _end_threads(self) -> None:
         deadline = time.monotonic() + CLOSE_SECONDS
+        leave(self._listener)
         self._bell.send(b"!")
         self._worker.join(CLOSE_SECONDS)
         for _, connection in self._conversations:

@@ -8,6 +8,7 @@ from threading import RLock
 from typing import NamedTuple, Unpack
 
 from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
+from ox_otel._listening import each_has_its_own
 from ox_otel._profiler import Profiler
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
 from ox_otel._values import is_recorder
@@ -18,7 +19,9 @@ _log = logging.getLogger("ox_otel")
 
 class _Installed(NamedTuple):
     profiler: Profiler
+    settings: Settings
     undo: ExitStack
+    doors: ExitStack  # what is open to the outside
 
 
 _lock = RLock()  # the module of a recorder may call `install` itself
@@ -41,10 +44,10 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
             for name in unknown_variables(os.environ):
                 _log.warning("ox_otel: %s is not a setting of this version", name)
             wanted = Settings.from_env(os.environ, **settings)
-            profiler, undo = Profiler(wanted), ExitStack()
-            _installed = _Installed(profiler, undo)
+            profiler = Profiler(wanted)
+            _installed = _Installed(profiler, wanted, ExitStack(), ExitStack())
             try:
-                _assemble(profiler, wanted, undo)
+                _assemble(_installed)
             except BaseException:
                 uninstall()
                 raise
@@ -75,21 +78,43 @@ def _renew() -> None:
     _lock = RLock()
 
 
-follow_forks(_renew)
+def _resume() -> None:
+    """In a forked child: open an endpoint, where it can have one of its own."""
+    if _installed is not None and _is_given_to_workers(_installed):
+        _serve(_installed)
 
 
-def _assemble(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:
-    """Connect *profiler* with all that it needs and start it; *undo* learns how to undo that."""
+def _hand_over() -> None:
+    """In the master of a server: leave the endpoint to the workers."""
+    if _installed is None or _installed.settings.master:
+        return
+    if _is_given_to_workers(_installed):
+        _installed.profiler.url = ""
+        _installed.doors.close()
+
+
+def _is_given_to_workers(installed: _Installed) -> bool:
+    port = installed.settings.port
+    return installed.settings.enabled and port is not None and each_has_its_own(port)
+
+
+follow_forks(_renew, _resume, _hand_over)
+
+
+def _assemble(installed: _Installed) -> None:
+    """Connect the profiler with all that it needs, and start it."""
+    profiler, settings, undo, doors = installed
     undo.callback(profiler.cancel)
+    undo.callback(doors.close)
     if not settings.enabled:
         return
     for choice in settings.recorders:
         profiler.add_recorder(_recorder(choice, profiler, undo))
-    if settings.port is not None:
-        _serve(profiler, settings, settings.port, undo)
+    _serve(installed)
     profiler.start()
     if follow_uwsgi():
         profiler.hand_over()
+        _hand_over()
 
 
 def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Recorder:
@@ -126,21 +151,25 @@ def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Re
     return made
 
 
-def _serve(profiler: Profiler, settings: Settings, port: int, undo: ExitStack) -> None:
-    """Open our own endpoint; where that fails, the host goes on without."""
+def _serve(installed: _Installed) -> None:
+    """Open our own endpoint if there is to be one; where that fails, the host goes on without."""
+    profiler, settings, _, doors = installed
+    if settings.port is None:
+        return
     # here, because the standard library's HTTP server is dear to import
     from ox_otel._endpoint import Endpoint
     from ox_otel.http import Site, is_loopback
 
-    site = Site(profiler, None, settings.token, is_loopback(settings.host))
+    is_local = isinstance(settings.port, str) or is_loopback(settings.host)
+    site = Site(profiler, None, settings.token, is_local)
     if "prometheus" in settings.recorders:
         from ox_otel.prometheus import expose
 
         site = site._replace(expose=expose)
     try:
-        endpoint = Endpoint(settings.host, port, site)
+        endpoint = Endpoint(settings.host, settings.port, site)
     except Exception as error:
-        _log.warning("ox_otel: no endpoint at %s:%s: %s", settings.host, port, error)
+        _log.warning("ox_otel: no endpoint at %s:%s: %s", settings.host, settings.port, error)
         return
     profiler.url = endpoint.url
-    undo.callback(endpoint.close)
+    doors.callback(endpoint.close)

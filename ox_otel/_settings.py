@@ -10,6 +10,7 @@ from ox_otel._values import (
     as_number,
     as_one_of,
     as_path,
+    as_port,
     as_recorders,
     as_token,
     as_truth,
@@ -36,7 +37,7 @@ class Arguments(TypedDict, total=False):
     include: str | Iterable[str]
     exclude: str | Iterable[str]
     host: str
-    port: int | str | None
+    port: int | range | str | None
     token: str | None
     kill_file: str | os.PathLike[str] | None
 
@@ -116,11 +117,12 @@ class Settings:
     host: str = _setting(
         "127.0.0.1", as_host, "an address or a host name", "where our own endpoint listens"
     )
-    port: int | None = _setting(
+    port: int | range | str | None = _setting(
         None,
-        as_whole(0, 65535),
-        "a port from 0 to 65535, 0 for any free one",
-        "port of our own endpoint (unset: there is none)",
+        as_port,
+        "a port (0: any free one), a range like 9100-9115, or unix:/path/{pid}.sock",
+        "where our own endpoint listens (unset: there is none); each worker finds a place of its own "
+        "in a range, or where `{pid}` stands for it",
     )
     token: str | None = _setting(
         None,

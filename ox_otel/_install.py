@@ -112,6 +112,8 @@ def _assemble(installed: _Installed) -> None:
         profiler.add_recorder(_recorder(choice, profiler, undo))
     _serve(installed)
     profiler.start()
+    if settings.run_dir is not None:
+        _join_service(profiler, settings.run_dir, undo)
     if follow_uwsgi():
         profiler.hand_over()
         _hand_over()
@@ -149,6 +151,19 @@ def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Re
             "which has no method `record`"
         )
     return made
+
+
+def _join_service(profiler: Profiler, folder: str, undo: ExitStack) -> None:
+    """Do as the service does; where that fails, this process is controlled for itself."""
+    from ox_otel._service import Service
+
+    try:
+        service = Service(folder, profiler)
+    except Exception as error:
+        _log.warning("ox_otel: no service in %s: %s", folder, error)
+        return
+    profiler.share = service.share
+    undo.callback(service.close)
 
 
 def _serve(installed: _Installed) -> None:

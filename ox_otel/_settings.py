@@ -39,6 +39,7 @@ class Arguments(TypedDict, total=False):
     host: str
     port: int | range | str | None
     token: str | None
+    run_dir: str | os.PathLike[str] | None
     kill_file: str | os.PathLike[str] | None
 
 
@@ -129,6 +130,12 @@ class Settings:
         as_token,
         "at least 16 ASCII characters without spaces",
         "bearer token for everything but `/metrics`; required where `OX_OTEL_HOST` is not loopback",
+    )
+    run_dir: str | None = _setting(
+        None,
+        as_path,
+        "a path",
+        "folder of the service, of mode 0700: what is wished of one of its processes over HTTP, all do",
     )
     kill_file: str | None = _setting(
         None, as_path, "a path", "sampling is suspended while this file exists"

@@ -146,17 +146,20 @@ def _status(_: Request, site: Site) -> Response:
 
 def _pause(request: Request, site: Site) -> Response:
     site.profiler.pause()
+    site.profiler.share()
     return _status(request, site)
 
 
 def _unpause(request: Request, site: Site) -> Response:
     site.profiler.unpause()
+    site.profiler.share()
     return _status(request, site)
 
 
 def _interval(request: Request, site: Site) -> Response:
     sent = parse_qs(request.query) | parse_qs(request.body.decode("utf-8", "replace"))
     site.profiler.set_interval(sent.get("seconds", [""])[0])
+    site.profiler.share()
     return _status(request, site)
 
 

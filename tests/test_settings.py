@@ -34,6 +34,7 @@ def test_the_defaults() -> None:
         "host": "127.0.0.1",
         "port": None,
         "token": None,
+        "run_dir": None,
         "kill_file": None,
     }
     assert expected == vars(Settings.from_env({}))
@@ -64,6 +65,7 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("port", "9100-9115", range(9100, 9116)),
     ("port", "unix:/run/shop/{pid}.sock", "unix:/run/shop/{pid}.sock"),
     ("token", TOKEN, TOKEN),
+    ("run_dir", "/run/shop", "/run/shop"),
     ("kill_file", "/run/off switch", "/run/off switch"),
 ]
 
@@ -150,6 +152,7 @@ REFUSED: dict[str, list[Any]] = {
         *("unix:", "unix:relative", "unix:/a\0b", range(0), range(9, 3), range(1, 70_000)),
     ],
     "token": ["", "short", "with a space in it", "ключ" * 4, "a\n" * 16, 5],
+    "run_dir": ["", "a\0b", 5, b"/run/shop"],
     "kill_file": ["", "a\0b", 5, b"/run/off"],
 }
 

@@ -4,7 +4,7 @@ import _thread
 import atexit
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -16,7 +16,7 @@ from ox_otel._native import Alarm, Worker, allocate_lock, own_idents
 from ox_otel._pipeline import Pipeline
 from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
-from ox_otel._status import OWN_SERIES, State, Status
+from ox_otel._status import OWN_SERIES, State, Status, Wishes
 from ox_otel.recorders import Answer, Batch, Recorder
 
 STOP_SECONDS = 1.0
@@ -36,10 +36,12 @@ class Profiler:
 
     Attributes:
         url: the address of our own endpoint, empty where there is none.
+        share: has all processes of the service do as this one; where there is no service, nothing.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.url = ""
+        self.share: Callable[[], None] = lambda: None
         self._settings = settings or Settings()
         self._recorders: list[tuple[Recorder, bool]] = []  # and whether it is quick
         self._obstacle = unsupported()
@@ -133,6 +135,11 @@ class Profiler:
         """
         self._sampling.schedule.interval = accepted("interval", seconds)
         self._alarm.ring()
+
+    def wishes(self) -> Wishes:
+        """Return what is wished at present, whatever the state."""
+        sampling = self._sampling
+        return Wishes(sampling.paused, sampling.schedule.interval)
 
     def cancel(self) -> None:
         """End our threads, within a second, whatever they do; `start` would start new ones.

@@ -2,11 +2,13 @@
 
 import logging
 import os
+import sys
 from contextlib import ExitStack
 from importlib import import_module
 from threading import RLock
 from typing import NamedTuple, Unpack
 
+from ox_otel._interpreter import risk
 from ox_otel._profiler import Profiler
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
 from ox_otel._values import is_recorder
@@ -41,6 +43,8 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
             for name in unknown_variables(os.environ):
                 _log.warning("ox_otel: %s is not a setting of this version", name)
             wanted = Settings.from_env(os.environ, **settings)
+            if wanted.enabled and (fault := risk()):
+                _log.warning("ox_otel: Python %s %s", sys.version.split()[0], fault)
             profiler, undo = Profiler(wanted), ExitStack()
             _installed = _Installed(os.getpid(), profiler, undo)
             try:

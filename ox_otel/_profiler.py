@@ -1,6 +1,5 @@
 """The profiler: the control over the one thread, and what state it is in."""
 
-import _thread
 import atexit
 import os
 import time
@@ -11,7 +10,7 @@ from typing import Self
 
 from ox_otel._interpreter import unsupported
 from ox_otel._ledger import SERIES_PER_FUNCTION
-from ox_otel._native import Worker, allocate_lock, own_idents
+from ox_otel._native import Worker, allocate_lock, get_ident, own_idents
 from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
 from ox_otel._status import OWN_SERIES, State, Status
@@ -44,7 +43,7 @@ class Profiler:
         self._pipeline = sampling.pipeline
         self._changing = allocate_lock()  # held while the thread is started or ended
         self._worker: Worker | None = None
-        self._obstacle = unsupported()
+        self._obstacle = unsupported(settings.engine)
         self._failure = ""
         self._pid = os.getpid()
 
@@ -171,7 +170,7 @@ class Profiler:
         finally:
             spent = time.thread_time() - began
             # a thread of ours publishes all that it spent when it ends
-            ours = _thread.get_ident() in own_idents
+            ours = get_ident() in own_idents
             self._pipeline.charge(published=0.0 if ours else spent, in_budget=spent)
 
     def count_error(self, kind: str) -> None:
@@ -182,7 +181,7 @@ class Profiler:
         return self._worker is not None and self._pid == os.getpid() and self._worker.alive()
 
     def _worker_is_me(self) -> bool:
-        return self._worker is not None and self._worker.ident == _thread.get_ident()
+        return self._worker is not None and self._worker.ident == get_ident()
 
     def _state(self) -> tuple[State, str]:
         if self._obstacle:

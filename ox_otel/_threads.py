@@ -8,7 +8,6 @@ stands still has not moved: it waits where it was seen, so it is neither walked 
 down before it moves (or a batch is due).
 """
 
-import _thread
 import random
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from types import FrameType
 from ox_otel._interpreter import clock_of, current_frames
 from ox_otel._looks import UNSEEN, Look, Mover, Thread
 from ox_otel._names import Names
-from ox_otel._native import own_idents
+from ox_otel._native import get_ident, own_idents
 from ox_otel._placement import Placement, is_interruptible
 from ox_otel._tallies import Tallies
 from ox_otel.recorders import Stack, Usage
@@ -79,11 +78,11 @@ class Threads:
         frames = current_frames()
         self._looks += 1
         # with the frame of this very call in it, the dictionary would keep itself alive
-        for ident in {_thread.get_ident(), *own_idents} & frames.keys():
+        for ident in {get_ident(), *own_idents} & frames.keys():
             del frames[ident]
         moved = [found for ident in frames if (found := self._moved(ident))]
         for ident in self._threads.keys() - frames.keys():
-            self._settle_parked(self._threads.pop(ident), self._looks - 1, self._previous)
+            self._lose_sight(ident)
         random.shuffle(moved)
         looks: list[Look] = []
         enough = time.monotonic_ns() + LOOKING
@@ -149,6 +148,8 @@ class Threads:
                 return None
         self._settle_parked(thread, self._looks - 1, self._previous)
         thread.seen_cpu = UNSEEN
+        if not thread.ids:  # it had no frame at the last sample: the time before is nobody's
+            thread.seen_at = max(thread.seen_at, self._previous)
         return Mover(ident, cpu, time.monotonic_ns())
 
     def _meet(self, ident: int) -> Mover:
@@ -159,6 +160,30 @@ class Threads:
         counted = 0 if cpu <= self._now - born_at else cpu
         self._threads[ident] = Thread(clock, counted, born_at)
         return Mover(ident, cpu, time.monotonic_ns())
+
+    def _lose_sight(self, ident: int) -> None:
+        """Count a thread up to now that has no frame any more; forget it if it has ended.
+
+        A thread of a server in C (uWSGI has them) has frames only while it answers a request.
+        """
+        thread = self._threads[ident]
+        self._settle_parked(thread, self._looks - 1, self._previous)
+        thread.seen_cpu = UNSEEN
+        try:
+            cpu = time.clock_gettime_ns(thread.clock)  # type: ignore[arg-type]
+        except (OSError, TypeError):  # it is gone, or has no clock by which to tell
+            del self._threads[ident]
+            return
+        if thread.ids:
+            used = min(max(cpu - thread.cpu, 0), self._now - thread.seen_at)
+            if thread.running:
+                thread.tally.cpu += used
+            elif used:
+                self._tallies.unplaced(thread.ids, thread.ids).cpu += used
+        thread.cpu = cpu
+        thread.seen_at = self._now
+        thread.running = False
+        thread.ids = ()
 
     def _settle_parked(self, thread: Thread, looks: int, now: int) -> None:
         """Count a thread that has stood still, up to *looks* and *now*, where it stands."""

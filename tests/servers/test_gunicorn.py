@@ -1,0 +1,24 @@
+"""Gunicorn, with each class of workers."""
+
+import sys
+
+import pytest
+
+GUNICORN = (sys.executable, "-m", "gunicorn", "--bind=127.0.0.1:{port}", "--workers=2")
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["each", "preload"])
+@pytest.mark.parametrize(
+    ("worker", "app"),
+    [
+        ("sync", "app:wsgi"),
+        ("gthread", "app:wsgi"),
+        ("gevent", "app:wsgi"),
+        ("uvicorn_worker.UvicornWorker", "app:asgi"),
+    ],
+)
+def test_every_worker_is_sampled_and_none_is_harmed(serve, prove, worker, app, preload) -> None:
+    """Whether the workers load the app or their master does, they are sampled and it is not."""
+    service = serve(*GUNICORN, f"--worker-class={worker}", "--threads=4", *preload, app)
+
+    prove(service, workers=2)

@@ -2,6 +2,7 @@
 
 import logging
 
+from ox_otel._fork import uncut
 from ox_otel.recorders import Batch, Recorder
 
 FIRST_RETRY = 1.0
@@ -28,7 +29,8 @@ class Delivery:
             self._kept = batch
             return True
         try:
-            self.recorder.record(batch)
+            with uncut:
+                self.recorder.record(batch)
         except BaseException as error:  # a SystemExit of its own must not harm the others either
             self._kept = batch
             if not self._pause:  # once, not at every retry

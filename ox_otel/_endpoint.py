@@ -10,8 +10,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
-from weakref import WeakSet
 
+from ox_otel._fork import follow_forks
 from ox_otel._native import Worker
 from ox_otel.http import MAX_BODY, TOO_LARGE, Request, Response, Site, plain, respond
 
@@ -50,7 +50,7 @@ class Endpoint:
             self._opened = opened.pop_all()
         name = f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self._listener.getsockname()[1]}"
-        _open_endpoints.add(self)
+        follow_forks(self.close)  # a socket that only a child holds open would answer nobody
 
     def close(self) -> None:
         """Stop listening and end all conversations, within a second.
@@ -58,7 +58,6 @@ class Endpoint:
         In a forked child only its copies of the sockets are closed: the endpoint is the parent's,
         which would hear the bell.
         """
-        _open_endpoints.discard(self)
         if self._pid == os.getpid():
             self._end_threads()
         for _, connection in self._conversations:
@@ -178,16 +177,3 @@ class _Conversation(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
         """Write nothing: the host's stderr is not ours."""
-
-
-_open_endpoints: WeakSet[Endpoint] = WeakSet()
-
-
-def _close_copies() -> None:
-    """In a forked child: a socket that only it holds open would answer nobody, and be in the way."""
-    for endpoint in list(_open_endpoints):
-        endpoint.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_copies)

@@ -8,6 +8,7 @@ from importlib import import_module
 from threading import RLock
 from typing import NamedTuple, Unpack
 
+from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
 from ox_otel._interpreter import risk
 from ox_otel._profiler import Profiler
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
@@ -18,7 +19,6 @@ _log = logging.getLogger("ox_otel")
 
 
 class _Installed(NamedTuple):
-    pid: int
     profiler: Profiler
     undo: ExitStack
 
@@ -36,17 +36,17 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
         ConfigError: a setting is wrong, or a recorder cannot be had; nothing is installed then.
     """
     global _installed  # noqa: PLW0603 - one profiler a process is the point
+    notice_fork()
     with _lock:
         profiler = get()
         if profiler is None:
-            uninstall()  # what a parent process has left to us
             for name in unknown_variables(os.environ):
                 _log.warning("ox_otel: %s is not a setting of this version", name)
             wanted = Settings.from_env(os.environ, **settings)
             if wanted.enabled and (fault := risk()):
                 _log.warning("ox_otel: Python %s %s", sys.version.split()[0], fault)
             profiler, undo = Profiler(wanted), ExitStack()
-            _installed = _Installed(os.getpid(), profiler, undo)
+            _installed = _Installed(profiler, undo)
             try:
                 _assemble(profiler, wanted, undo)
             except BaseException:
@@ -56,29 +56,30 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
 
 
 def get() -> Profiler | None:
-    """Return the profiler of this process, None where none is installed."""
-    if _installed is None or _installed.pid != os.getpid():
-        return None
-    return _installed.profiler
+    """Return the profiler of this process, None where none is installed.
+
+    A forked child has that of its parent, which has begun anew there.
+    """
+    return None if _installed is None else _installed.profiler
 
 
 def uninstall() -> None:
     """Take the profiler away again: no thread, collector or socket remains."""
     global _installed
+    notice_fork()
     with _lock:
         if _installed is not None:
             undo, _installed = _installed.undo, None
             undo.close()
 
 
-def _after_fork() -> None:
+def _renew() -> None:
     """In a forked child: whoever held the lock does not exist here."""
     global _lock  # noqa: PLW0603
     _lock = RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+follow_forks(_renew)
 
 
 def _assemble(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:
@@ -91,6 +92,8 @@ def _assemble(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:
     if settings.port is not None:
         _serve(profiler, settings, settings.port, undo)
     profiler.start()
+    if follow_uwsgi():
+        profiler.hand_over()
 
 
 def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Recorder:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from ox_otel._fork import follow_forks
 from ox_otel._native import get_ident
 
 if sys.platform == "linux":
@@ -39,8 +40,7 @@ def _know_main_thread() -> None:
 
 
 _know_main_thread()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_know_main_thread)
+follow_forks(_know_main_thread)
 
 
 class Unsafe(Exception):  # noqa: N818 - it is a state of the process, not an error of anybody

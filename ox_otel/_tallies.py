@@ -54,7 +54,7 @@ class Tallies:
         call that waits, not to the work that was done in between.
         """
         pairs = zip(reversed(before), reversed(after), strict=False)
-        shared = tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))[::-1]
+        shared = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)][::-1]
         key = (0, *shared)  # no code object has the id 0
         tally = self._tallies.get(key)
         if tally is None:

@@ -1,5 +1,6 @@
 """Names: whatever the host calls its things, every backend can take it (invariant 6)."""
 
+import subprocess
 import sys
 from types import CodeType
 
@@ -24,6 +25,30 @@ def test_any_text_becomes_valid(text: str) -> None:
     assert made == made.encode("utf-8").decode("utf-8")
     assert 1 <= len(made) <= MAX_LENGTH
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" for c in made)
+
+
+def test_stacks_leave_no_memory_behind() -> None:
+    """Of a thousand stacks named and dropped, nothing stays allocated."""
+    program = """
+import sys
+from ox_otel._names import Names
+
+codes = [(lambda: None).__code__.replace(co_qualname=f"f{n}") for n in range(8)]
+names = Names()
+for code in codes:
+    names.add(code, "m")
+
+def allocated_after(count):
+    for _ in range(count):
+        names.stack([id(code) for code in codes])
+    return sys.getallocatedblocks()
+
+print(-allocated_after(10) + allocated_after(1000))
+"""
+    # a process of its own, in which nobody else has filled the interpreter's free lists
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+
+    assert int(run.stdout) < 100
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=99))

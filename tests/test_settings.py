@@ -22,6 +22,7 @@ def test_the_defaults() -> None:
     expected = {
         "enabled": True,
         "start_paused": False,
+        "master": False,
         "engine": "auto",
         "interval": 0.02,
         "recorders": ("prometheus",),
@@ -43,6 +44,7 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("enabled", "on", True),
     ("start_paused", " yes ", True),
     ("start_paused", "0", False),
+    ("master", "true", True),
     ("engine", "Threads", "threads"),
     ("engine", "ticks", "ticks"),
     ("interval", "0.001", 0.001),
@@ -123,6 +125,7 @@ def test_the_process_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
 REFUSED: dict[str, list[Any]] = {
     "enabled": ["maybe", "", 1, None, b"true"],
     "start_paused": ["2", 0.0],
+    "master": ["gunicorn", 1],
     "engine": ["", "gpu", None, b"auto", ["auto"]],
     "interval": [
         *("", "soon", "nan", "inf", "-inf", "-1", "0", "0.0009", "61", "1e999"),

@@ -44,12 +44,6 @@ def allocate_lock() -> _thread.LockType:
     return lock
 
 
-def get_ident() -> int:
-    """Return the ident of the native thread that calls."""
-    ident: int = _original("get_ident")()
-    return ident
-
-
 class Alarm:
     """Waiting and being told, in one: a wait that any other thread can end at once.
 

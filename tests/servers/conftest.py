@@ -96,7 +96,7 @@ class Service:
     def rest(self) -> dict[int, Journal]:
         """Return the journals of the live workers when all that they did stands in them."""
         began = time.time() + 2.2  # two batches: a series that is new shows at 0 in the first
-        pids = self.pids()
+        pids = {pid for pid in self.pids() if "ox_otel" in _threads(pid)}
 
         def fresh() -> bool:
             written = [path for path in self._written() if int(path.stem) in pids]

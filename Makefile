@@ -21,6 +21,10 @@ test-all: $(wheel) ## every test, on every Python found and on those of Debian's
 	@scripts/debian-packages $(servers)
 	scripts/test-all build/wheel/*.whl
 
+test-servers: $(wheel) ## gunicorn, uvicorn, uWSGI, Celery, pools, gevent, eventlet, loops under load
+	scripts/test $(PYTHON) build/wheel/*.whl build/test/servers --group=servers tests/servers \
+	  --numprocesses=4
+
 soak: $(wheel) ## a service under load for ten minutes: memory, descriptors, errors (SOAK_SECONDS=600)
 	@scripts/debian-packages prometheus
 	SOAK_SECONDS=$${SOAK_SECONDS:-600} scripts/test $(PYTHON) build/wheel/*.whl build/test/$(PYTHON) \
@@ -43,7 +47,7 @@ dashboards: $(venv) ## write the dashboards anew
 clean: ## remove what these targets made in this folder
 	rm -rf .venv build *.egg-info .*_cache .hypothesis
 
-.PHONY: help demo test test-all soak check bench dashboards clean
+.PHONY: help demo test test-all test-servers soak check bench dashboards clean
 
 # The environment to develop in: the package in it is this folder's own. Tests have others, see
 # scripts/test. The files .made, .demo and .check say what is in it.

@@ -65,6 +65,14 @@ class Service:
         """Return what each process that was ever sampled has written last."""
         return {int(path.stem): json.loads(path.read_text()) for path in self._written()}
 
+    def workers(self) -> list[int]:
+        """Return the processes that ever showed the CPU which requests used in their metrics."""
+        return [
+            pid
+            for pid, journal in self.journals().items()
+            if journal.get("burn ox_profile_seconds_total", 0)
+        ]
+
     def wait_for(self, look: Callable[[], object], what: str) -> None:
         """Return as soon as *look* returns something true; fail if it never does."""
         deadline = time.monotonic() + PATIENCE
@@ -105,12 +113,12 @@ class Service:
         self.wait_for(fresh, "every worker writes its journal")
         return {pid: journal for pid, journal in self.journals().items() if pid in pids}
 
-    def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
+    def stop(self, seconds: float = STOP_SECONDS) -> int:
         """End the server; return its exit status once the last of its processes is gone."""
         pids = self.pids()
-        self.process.send_signal(by)
-        deadline = time.monotonic() + STOP_SECONDS
-        status = self.process.wait(STOP_SECONDS)
+        self.process.terminate()
+        deadline = time.monotonic() + seconds
+        status = self.process.wait(seconds)
         while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
             assert time.monotonic() < deadline, f"{left} of {pids} still run\n{self.log()}"
             time.sleep(0.02)
@@ -184,6 +192,28 @@ def _running(
 
 
 @pytest.fixture
+def prove_recycled() -> Callable[..., None]:
+    """Prove of a running server that it may replace its workers, then stop it."""
+
+    def prove(service: Service, stop_seconds: float = STOP_SECONDS) -> None:
+        """Load the *service* until the third generation of its workers is sampled."""
+        with service.load() as answers:
+            service.wait_for(lambda: "burned" in answers, "an answer")
+            first = answers.index("burned")
+            service.wait_for(
+                lambda: len(service.workers()) >= 6, "workers are replaced and sampled"
+            )
+
+        assert {"burned"} == {*answers[first:]}
+        for journal in service.journals().values():  # those of the dead too
+            _assert_conserved(journal)
+        assert 0 == service.stop(stop_seconds)
+        assert [] == FAULTS.findall(service.log())
+
+    return prove
+
+
+@pytest.fixture
 def prove(tmp_path: Path) -> Callable[..., None]:
     """Prove of a running server what holds for every one, then stop it."""
 
@@ -192,9 +222,7 @@ def prove(tmp_path: Path) -> Callable[..., None]:
         with service.load() as answers:
             service.wait_for(lambda: "burned" in answers, "an answer")
             first = answers.index("burned")
-            service.wait_for(
-                lambda: workers == len(_burned(service.journals())), "every worker is sampled"
-            )
+            service.wait_for(lambda: len(service.workers()) >= workers, "every worker is sampled")
         before, kept_before = service.rest(), _kept(service.pids())
         with service.load() as more:
             service.wait_for(lambda: len(more) > 100, "a hundred answers more")
@@ -219,13 +247,6 @@ def prove(tmp_path: Path) -> Callable[..., None]:
         assert [] == list(tmp_path.glob("core*"))
 
     return prove
-
-
-def _burned(journals: dict[int, Journal]) -> list[int]:
-    """Return the processes whose metrics show the CPU that requests used."""
-    return [
-        pid for pid, journal in journals.items() if journal.get("burn ox_profile_seconds_total", 0)
-    ]
 
 
 def _threads(pid: int) -> list[str]:

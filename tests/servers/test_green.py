@@ -7,8 +7,9 @@ import sys
 import pytest
 
 PREAMBLE = """
-import faulthandler, sys, time
-faulthandler.dump_traceback_later(50, exit=True)
+import faulthandler, signal, time
+faulthandler.enable()
+signal.alarm(50)
 burned = 0.0
 def burn(seconds):
     global burned

@@ -22,3 +22,9 @@ def test_every_worker_is_sampled_and_none_is_harmed(serve, prove, worker, app, p
     service = serve(*GUNICORN, f"--worker-class={worker}", "--threads=4", *preload, app)
 
     prove(service, workers=2)
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["each", "preload"])
+def test_workers_may_be_replaced(serve, prove_recycled, preload) -> None:
+    """A worker that ends after thirty requests is replaced by one that is sampled."""
+    prove_recycled(serve(*GUNICORN, "--max-requests=30", *preload, "app:wsgi"))

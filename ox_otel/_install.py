@@ -1,6 +1,5 @@
 """The one module that knows all the others: settings in, a running profiler out."""
 
-import logging
 import os
 import sys
 from contextlib import ExitStack
@@ -10,12 +9,11 @@ from typing import NamedTuple, Unpack
 
 from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
 from ox_otel._interpreter import risk
+from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
 from ox_otel._values import is_recorder
 from ox_otel.recorders import Recorder
-
-_log = logging.getLogger("ox_otel")
 
 
 class _Installed(NamedTuple):
@@ -40,11 +38,12 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
     with _lock:
         profiler = get()
         if profiler is None:
-            for name in unknown_variables(os.environ):
-                _log.warning("ox_otel: %s is not a setting of this version", name)
+            unknown = unknown_variables(os.environ)
+            if unknown:
+                warn("ox_otel: no settings of this version: %s", ", ".join(unknown))
             wanted = Settings.from_env(os.environ, **settings)
             if wanted.enabled and (fault := risk()):
-                _log.warning("ox_otel: Python %s %s", sys.version.split()[0], fault)
+                warn("ox_otel: Python %s %s", sys.version.split()[0], fault)
             profiler, undo = Profiler(wanted), ExitStack()
             _installed = _Installed(profiler, undo)
             try:
@@ -88,7 +87,8 @@ def _assemble(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:
     if not settings.enabled:
         return
     for choice in settings.recorders:
-        profiler.add_recorder(_recorder(choice, profiler, undo))
+        quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long
+        profiler.add_recorder(_recorder(choice, profiler, undo), quick=quick)
     if settings.port is not None:
         _serve(profiler, settings, settings.port, undo)
     profiler.start()
@@ -131,17 +131,17 @@ def _serve(profiler: Profiler, settings: Settings, port: int, undo: ExitStack) -
     """Open our own endpoint; where that fails, the host goes on without."""
     # here, because the standard library's HTTP server is dear to import
     from ox_otel._endpoint import Endpoint
-    from ox_otel.http import Site, is_loopback
+    from ox_otel.http import Exposure, is_loopback
 
-    site = Site(profiler, None, settings.token, is_loopback(settings.host))
+    exposure = Exposure(profiler, None, settings.token, is_loopback(settings.host))
     if "prometheus" in settings.recorders:
         from ox_otel.prometheus import expose
 
-        site = site._replace(expose=expose)
+        exposure = exposure._replace(metrics=expose)
     try:
-        endpoint = Endpoint(settings.host, port, site)
+        endpoint = Endpoint(settings.host, port, exposure)
     except Exception as error:
-        _log.warning("ox_otel: no endpoint at %s:%s: %s", settings.host, port, error)
+        warn("ox_otel: no endpoint at %s:%s: %s", settings.host, port, error)
         return
     profiler.url = endpoint.url
     undo.callback(endpoint.close)

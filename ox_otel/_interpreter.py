@@ -8,7 +8,8 @@ import re
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -30,6 +31,7 @@ _COLLECTS_BETWEEN_INSTRUCTIONS = sys.version_info >= (3, 12)
 _LISTS_ALL_INTERPRETERS = _interpreters is not None and sys.version_info >= (3, 12)
 
 _main_ident = 0  # of the main thread of this process, as far as we know
+_suspended = False  # garbage collection, by us
 
 
 def _know_main_thread() -> None:
@@ -39,8 +41,16 @@ def _know_main_thread() -> None:
         _main_ident = get_ident()
 
 
+def _renew() -> None:
+    global _suspended  # noqa: PLW0603 - there is one a process
+    _know_main_thread()
+    if _suspended:  # by a thread that does not exist here
+        gc.enable()
+        _suspended = False
+
+
 _know_main_thread()
-follow_forks(_know_main_thread)
+follow_forks(_renew)
 
 
 class Unsafe(Exception):  # noqa: N818 - it is a state of the process, not an error of anybody
@@ -80,28 +90,36 @@ def _lets_threads_run(uwsgi: Any) -> bool:
     return release >= (2, 0, 27) or bool(uwsgi.opt.keys() & {"enable-threads", "threads"})
 
 
-def current_frames() -> dict[int, FrameType]:
-    """Return the topmost frame of each thread, by ident.
+@contextmanager
+def frames_of_threads() -> Iterator[dict[int, FrameType]]:
+    """Yield the topmost frame of each thread, by ident; only within, walk from there.
+
+    Below 3.12 whatever allocates may collect garbage, and a destructor that lets go of the GIL
+    then. In the listing of frames, which holds the lock over the list of threads, that deadlocks
+    the process (python/cpython#106883). In `f_back`, which makes a frame object out of what lies on
+    the stack of its thread, the thread goes on meanwhile, and what it has left is read: a crash.
 
     Raises:
         Unsafe: there are subinterpreters, whose frames would be listed too.
     """
-    # The call goes through all interpreters without the GIL of each, and ends the process with an
-    # abort (3.12, 3.13, python/cpython#158364). No other thread of ours can make one in between.
+    # The listing goes through all interpreters without the GIL of each, and ends the process with
+    # an abort (3.12, 3.13, python/cpython#158364). No other thread can make one in between.
     if _LISTS_ALL_INTERPRETERS and len(_interpreters.list_all()) > 1:
         raise Unsafe("there are subinterpreters, whose threads cannot be told apart safely")
-    if _COLLECTS_BETWEEN_INSTRUCTIONS:
-        return sys._current_frames()
-    # Below 3.12 a garbage collection may start inside of the call while it holds the lock over
-    # the list of threads; a destructor that then lets go of the GIL deadlocks the process
-    # (python/cpython#106883).
-    enabled = gc.isenabled()
-    gc.disable()
+    global _suspended  # noqa: PLW0603 - collection is the whole process's
+    frames: dict[int, FrameType] = {}
+    collecting = not _COLLECTS_BETWEEN_INSTRUCTIONS and gc.isenabled()
+    if collecting:
+        _suspended = True
+        gc.disable()
     try:
-        return sys._current_frames()
+        frames = sys._current_frames()
+        yield frames
     finally:
-        if enabled:
+        frames.clear()  # nothing of the host may end with us, once the GIL may be let go of
+        if collecting:
             gc.enable()
+            _suspended = False
 
 
 def clock_of(ident: int) -> tuple[int | None, int]:

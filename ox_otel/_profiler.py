@@ -1,4 +1,4 @@
-"""The profiler: the control over the one thread, and what state it is in."""
+"""The profiler: the control over its threads, and what state it is in."""
 
 import atexit
 import os
@@ -40,7 +40,7 @@ class Profiler:
     def __init__(self, settings: Settings | None = None) -> None:
         self.url = ""
         self._settings = settings or Settings()
-        self._recorders: list[Recorder] = []
+        self._recorders: list[tuple[Recorder, bool]] = []  # and whether it is quick
         self._obstacle = unsupported(self._settings.engine)
         self._begin()
         follow_forks(self._begin_in_child, self._resume, self.hand_over)
@@ -78,10 +78,14 @@ class Profiler:
     ) -> None:
         self.cancel()
 
-    def add_recorder(self, recorder: Recorder) -> None:
-        """Hand everything from now on to *recorder* too, in forked children what happens there."""
-        self._recorders = [*self._recorders, recorder]
-        self._pipeline.add(recorder)
+    def add_recorder(self, recorder: Recorder, *, quick: bool = False) -> None:
+        """Hand everything from now on to *recorder* too, in forked children what happens there.
+
+        It is called on a thread of its own, unless it is *quick*: then it neither waits nor takes
+        long, and is called on the thread that samples.
+        """
+        self._recorders = [*self._recorders, (recorder, quick)]
+        self._pipeline.add(recorder, quick=quick)
 
     def start(self) -> None:
         """Start the thread, sampling or paused as the settings have it; once it runs, do nothing."""
@@ -130,7 +134,12 @@ class Profiler:
         self._alarm.ring()
 
     def cancel(self) -> None:
-        """End the thread, within a second, whatever it does; `start` would start a new one."""
+        """End our threads, within a second, whatever they do; `start` would start new ones.
+
+        Only that of a recorder which hangs cannot be ended. It is left to the end of the process,
+        which does not wait for it.
+        """
+        deadline = time.monotonic() + STOP_SECONDS
         self._sampling.stopping = True
         self._alarm.ring()
         if self._worker_is_me() or not self._changing.acquire(timeout=STOP_SECONDS):
@@ -139,6 +148,7 @@ class Profiler:
             self._sampling.stopping = True  # if somebody has started it in the meantime
             self._alarm.ring()
             if not self._alive() or (self._worker and self._worker.join(STOP_SECONDS)):
+                self._pipeline.join(deadline)
                 self._worker = None
                 atexit.unregister(self.cancel)
         finally:
@@ -218,8 +228,8 @@ class Profiler:
         self._begun.stopping = before.stopping and not handed_over
         self._begun.paused = before.paused
         self._begun.schedule.interval = before.schedule.interval
-        for recorder in self._recorders:
-            self._begun.pipeline.add(recorder)
+        for recorder, quick in self._recorders:
+            self._begun.pipeline.add(recorder, quick=quick)
         atexit.unregister(self.cancel)
 
     def _resume(self) -> None:
@@ -245,14 +255,17 @@ class Profiler:
             return "paused", ""
         if self._sampling.suspension:
             return "suspended", self._sampling.suspension
+        hanging = self._pipeline.hanging()
+        if hanging:
+            return "running", f"does not return from a delivery: {', '.join(hanging)}"
         if self._settings.engine == "ticks":
             return "running", "the engine ticks is not in this version; threads is used"
         return "running", ""
 
     def _flush(self) -> None:
         """Have the thread make a batch of what it has; wait for it half a second at the most."""
-        if not self._alive() or self._worker_is_me():
-            return
+        if not self._alive() or self._worker_is_me() or self._pipeline.is_recorder():
+            return  # or what a recorder asks would give it the next batch, on and on
         before, deadline = self._pipeline.flushes, time.monotonic() + FLUSH_SECONDS
         self._alarm.ring()
         while self._pipeline.flushes == before and time.monotonic() < deadline:

@@ -3,6 +3,9 @@
 import logging
 import subprocess
 import sys
+from types import SimpleNamespace
+
+import pytest
 
 import ox_otel
 from ox_otel import _interpreter
@@ -67,6 +70,26 @@ interpreters.destroy(interpreter)
 """
     reason = "only the main interpreter of a process can be sampled, and this is another"
     assert (0, f"unsupported {reason}\n") == run(code)
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "state"),
+    [
+        (b"2.0.26", {}, "unsupported"),
+        (b"2.0.26", {"enable-threads": True}, "stopped"),
+        (b"2.0.26", {"threads": b"2"}, "stopped"),
+        (b"2.0.31", {}, "stopped"),
+    ],
+)
+def test_where_uwsgi_lets_no_threads_run_none_is_started(
+    monkeypatch, version, options, state
+) -> None:
+    """Before 2.0.27 it keeps the GIL while it waits, unless told otherwise; the status says so."""
+    uwsgi = SimpleNamespace(version=version, opt={"master": True, **options})
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    with ox_otel.Profiler() as profiler:
+        assert (state == "unsupported") == ("enable-threads" in profiler.status().reason)
+    assert state == profiler.status().state
 
 
 def test_a_release_with_known_faults_is_warned_of_once(monkeypatch, caplog) -> None:

@@ -143,7 +143,7 @@ REFUSED: dict[str, list[Any]] = {
     "exclude": [5, [None]],
     "host": ["", "a\nb", "a..b", "x" * 70, "\u200d", 127, None],
     "port": ["-1", "65536", "http", True, 80.5, 10**100],
-    "token": ["", "short", "with a space in it", "ключ" * 4, "a\n" * 16, 5],
+    "token": ["", "short", "with a space in it", "ключ" * 4, "\udcff" * 16, "a\n" * 16, 5],
     "kill_file": ["", "a\0b", 5, b"/run/off"],
 }
 

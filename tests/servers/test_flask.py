@@ -13,7 +13,7 @@ def test_the_reloader_has_one_profiled_process_at_a_time(serve, prove, tmp_path)
     )
     with service.load() as answers:
         service.wait_for(lambda: "burned" in answers, "an answer")
-        service.wait_for(lambda: service.workers(), "it is sampled")
+        service.wait_for(service.workers, "it is sampled")
         watched.write_text("changed")
         service.wait_for(lambda: 2 == len(service.workers()), "another process is sampled")
 

@@ -1,12 +1,14 @@
 """The one module that knows all the others: settings in, a running profiler out."""
 
 import os
+import sys
 from contextlib import ExitStack
 from importlib import import_module
 from threading import RLock
 from typing import NamedTuple, Unpack
 
 from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
+from ox_otel._interpreter import risk
 from ox_otel._listening import each_has_its_own
 from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
@@ -43,6 +45,8 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
             if unknown:
                 warn("ox_otel: no settings of this version: %s", ", ".join(unknown))
             wanted = Settings.from_env(os.environ, **settings)
+            if wanted.enabled and (fault := risk()):
+                warn("ox_otel: Python %s %s", sys.version.split()[0], fault)
             profiler = Profiler(wanted)
             _installed = _Installed(profiler, wanted, ExitStack(), ExitStack())
             try:

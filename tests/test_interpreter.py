@@ -53,10 +53,12 @@ def test_sampling_rests_while_there_are_subinterpreters() -> None:
 profiler = ox_otel.install(interval=0.001, max_overhead=1)
 wait_for("running")
 interpreter = create()
-run("import threading, time; threading.Thread(target=time.sleep, args=(1,)).start()")
+run("import threading, time; thread = threading.Thread(target=time.sleep, args=(1,))")
+run("thread.start()")
 end = time.monotonic() + 0.5
 while time.monotonic() < end: sum(range(100))
 wait_for("{state}")
+run("thread.join()")  # 3.11 aborts, with or without us, where an interpreter with threads ends
 interpreters.destroy(interpreter)
 wait_for("running")
 """

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,7 @@ class Service:
         try:
             with urllib.request.urlopen(self._url, timeout=PATIENCE) as answer:
                 return str(answer.read().decode())
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             return str(error)
 
 

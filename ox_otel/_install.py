@@ -2,7 +2,8 @@
 
 import os
 import sys
-from contextlib import ExitStack
+import warnings
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from threading import RLock
 from typing import NamedTuple, Unpack
@@ -46,7 +47,9 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
                 warn("ox_otel: no settings of this version: %s", ", ".join(unknown))
             wanted = Settings.from_env(os.environ, **settings)
             if wanted.enabled and (fault := risk()):
-                warn("ox_otel: Python %s %s", sys.version.split()[0], fault)
+                with suppress(RuntimeWarning):  # where warnings are errors, too, it is none
+                    release = sys.version.split()[0]
+                    warnings.warn(f"ox_otel: Python {release} {fault}", RuntimeWarning, 2)
             profiler = Profiler(wanted)
             _installed = _Installed(profiler, wanted, ExitStack(), ExitStack())
             try:

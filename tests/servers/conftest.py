@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,7 @@ class Service:
         try:
             with urllib.request.urlopen(self._url, timeout=PATIENCE) as answer:
                 return str(answer.read().decode())
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             return str(error)
 
 
@@ -217,7 +218,14 @@ def prove_recycled() -> Callable[..., None]:
 def prove(tmp_path: Path) -> Callable[..., None]:
     """Prove of a running server what holds for every one, then stop it."""
 
-    def prove(service: Service, *, workers: int, idle: int = 0, status: int = 0) -> None:
+    def prove(
+        service: Service,
+        *,
+        workers: int,
+        idle: int = 0,
+        status: int = 0,
+        stop_seconds: float = STOP_SECONDS,
+    ) -> None:
         """Load the *service*, whose *workers* answer; *idle* others are sampled besides."""
         with service.load() as answers:
             service.wait_for(lambda: "burned" in answers, "an answer")
@@ -242,7 +250,7 @@ def prove(tmp_path: Path) -> Callable[..., None]:
             if any(new > old + SLACK for old, new in zip(kept_before[pid], kept, strict=True))
         ]
 
-        assert status == service.stop()
+        assert status == service.stop(stop_seconds)
         assert [] == FAULTS.findall(service.log())
         assert [] == list(tmp_path.glob("core*"))
 

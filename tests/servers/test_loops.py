@@ -32,9 +32,8 @@ async def lag(seconds):
     return sorted(found)[-len(found) // 100]
 
 async def main():
-    alone = await lag(2)
     print(profiler.url, flush=True)  # from now on it is scraped
-    print(max(await lag(4), 0), alone, flush=True)
+    print(min([await lag(1.5) for _ in range(4)]), flush=True)  # what others do, only adds to it
 
 import_loop = {"asyncio": lambda: None, "uvloop": lambda: __import__("uvloop").new_event_loop}
 with asyncio.Runner(loop_factory=import_loop[sys.argv[1]]()) as runner: runner.run(main())
@@ -46,7 +45,7 @@ LAG = 0.05
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_scrapes_do_not_hold_up_the_loop(loop) -> None:
-    """While full pages of 2000 series and the status are asked for, the loop turns as before."""
+    """While full pages of 2000 series and the status are asked for, the loop turns in time."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, loop],
         stdout=subprocess.PIPE,
@@ -63,9 +62,9 @@ def test_scrapes_do_not_hold_up_the_loop(loop) -> None:
             except OSError:  # it has ended
                 break
             time.sleep(0.1)
-        scraped, alone = map(float, program.stdout.read().split())
+        scraped = float(program.stdout.read())
 
     assert 0 == program.returncode
     assert len(pages) > 10
     assert len(re.findall(r"^[a-z]", pages[-1], re.MULTILINE)) > 2000
-    assert scraped < max(LAG, 4 * alone)  # a busy machine makes any loop late
+    assert scraped < LAG

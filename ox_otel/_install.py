@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from contextlib import ExitStack
 from importlib import import_module
 from threading import RLock
@@ -36,7 +37,7 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
     Raises:
         ConfigError: a setting is wrong, or a recorder cannot be had; nothing is installed then.
     """
-    global _installed  # noqa: PLW0603 - one profiler a process is the point
+    global _installed
     notice_fork()
     with _lock:
         profiler = get()
@@ -44,10 +45,12 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
             for name in unknown_variables(os.environ):
                 _log.warning("ox_otel: %s is not a setting of this version", name)
             wanted = Settings.from_env(os.environ, **settings)
-            profiler = Profiler(wanted)
-            _installed = _Installed(profiler, wanted, ExitStack(), ExitStack())
+            new = _Installed(Profiler(wanted), wanted, ExitStack(), ExitStack())
+            if _installed is not None:  # a signal handler has been faster
+                return _installed.profiler
+            _installed, profiler = new, new.profiler
             try:
-                _assemble(_installed)
+                _assemble(new)
             except BaseException:
                 uninstall()
                 raise
@@ -106,7 +109,7 @@ def _assemble(installed: _Installed) -> None:
     profiler, settings, undo, doors = installed
     undo.callback(profiler.cancel)
     undo.callback(doors.close)
-    if not settings.enabled:
+    if not settings.enabled or sys.is_finalizing():  # nothing can be imported any more
         return
     for choice in settings.recorders:
         profiler.add_recorder(_recorder(choice, profiler, undo))

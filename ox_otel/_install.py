@@ -37,7 +37,7 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
     Raises:
         ConfigError: a setting is wrong, or a recorder cannot be had; nothing is installed then.
     """
-    global _installed  # noqa: PLW0603 - one profiler a process is the point
+    global _installed
     notice_fork()
     with _lock:
         profiler = get()
@@ -50,10 +50,12 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
                 with suppress(RuntimeWarning):  # where warnings are errors, too, it is none
                     release = sys.version.split()[0]
                     warnings.warn(f"ox_otel: Python {release} {fault}", RuntimeWarning, 2)
-            profiler = Profiler(wanted)
-            _installed = _Installed(profiler, wanted, ExitStack(), ExitStack())
+            new = _Installed(Profiler(wanted), wanted, ExitStack(), ExitStack())
+            if _installed is not None:  # a signal handler has been faster
+                return _installed.profiler
+            _installed, profiler = new, new.profiler
             try:
-                _assemble(_installed)
+                _assemble(new)
             except BaseException:
                 uninstall()
                 raise
@@ -112,7 +114,7 @@ def _assemble(installed: _Installed) -> None:
     profiler, settings, undo, doors = installed
     undo.callback(profiler.cancel)
     undo.callback(doors.close)
-    if not settings.enabled:
+    if not settings.enabled or sys.is_finalizing():  # nothing can be imported any more
         return
     for choice in settings.recorders:
         quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long

@@ -175,6 +175,26 @@ def test_a_scrape_is_not_cut() -> None:
     assert ("{0}\n", "") == run(SCRAPED)
 
 
+INSTALLING = """
+import types
+slow = sys.modules["slow"] = types.ModuleType("slow")
+making = threading.Event()
+def make():
+    making.set()
+    time.sleep(1)
+    return ox_otel.CountingRecorder()
+slow.make = make
+threading.Thread(target=ox_otel.install, kwargs={"recorders": "slow:make"}).start()
+making.wait()
+print(end(child(lambda: (ox_otel.uninstall(), ox_otel.install()))))
+"""
+
+
+def test_an_installation_is_not_left_locked() -> None:
+    """A child forked while another thread installs can install for itself."""
+    assert ("0\n", "") == run(INSTALLING)
+
+
 FORKING = """
 class Recorder:
     def record(self, batch):
@@ -304,6 +324,19 @@ def test_work_that_does_not_end_is_waited_for_once() -> None:
 
     assert seconds[0] >= WAIT_SECONDS
     assert min(seconds[1:]) < WAIT_SECONDS / 2
+
+
+def test_work_that_forks_does_not_wait_for_itself() -> None:
+    """A recorder may fork without delay."""
+    seconds = []
+    for _ in range(5):
+        with uncut:
+            began = time.monotonic()
+            uncut.close()
+            seconds.append(time.monotonic() - began)
+            uncut.open()
+
+    assert min(seconds) < WAIT_SECONDS / 2
 
 
 def test_who_is_gone_is_not_told() -> None:

@@ -1,4 +1,5 @@
 # Each target does its own set-up. Another Python than the newest found: make test PYTHON=python3.12
+# A Python that test-all may leave out, as it has been tested: make test-all TESTED=/usr/bin/python3.12
 
 PYTHON ?= $(firstword $(shell scripts/pythons))
 
@@ -19,11 +20,14 @@ test: $(wheel) ## every test, on one Python
 
 test-all: $(wheel) ## every test, on every Python found and on those of Debian's next release
 	@scripts/debian-packages $(servers)
-	scripts/test-all build/wheel/*.whl
+	scripts/test-all build/wheel/*.whl $(TESTED)
 
-soak: $(wheel) ## a service under load for ten minutes: memory, descriptors, errors (SOAK_SECONDS=600)
-	@scripts/debian-packages prometheus
-	SOAK_SECONDS=$${SOAK_SECONDS:-600} scripts/test $(PYTHON) build/wheel/*.whl build/test/$(PYTHON) \
+test-servers: $(wheel) ## gunicorn, uvicorn, uWSGI, Celery, pools, gevent, eventlet, loops under load
+	scripts/test $(PYTHON) build/wheel/*.whl build/test/servers --group=servers tests/servers \
+	  --numprocesses=4
+
+soak: $(wheel) ## a service that never rests, for half an hour: memory, files, threads (SOAK_SECONDS=1800)
+	SOAK_SECONDS=$${SOAK_SECONDS:-1800} scripts/test $(PYTHON) build/wheel/*.whl build/test/$(PYTHON) \
 	  "" tests/real/test_soak.py -s -o faulthandler_timeout=0
 
 check: .venv/.check ## format, lint, types, layers, dependencies, spelling
@@ -43,7 +47,7 @@ dashboards: $(venv) ## write the dashboards anew
 clean: ## remove what these targets made in this folder
 	rm -rf .venv build *.egg-info .*_cache .hypothesis
 
-.PHONY: help demo test test-all soak check bench dashboards clean
+.PHONY: help demo test test-all test-servers soak check bench dashboards clean
 
 # The environment to develop in: the package in it is this folder's own. Tests have others, see
 # scripts/test. The files .made, .demo and .check say what is in it.

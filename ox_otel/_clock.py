@@ -12,20 +12,25 @@ LONGEST_INTERVAL = 10.0
 QUIET_INTERVAL = 0.5
 """Seconds: the longest interval that a process comes to in which nothing moves."""
 
+BATCH_SECONDS = 1.0
+QUIET_BATCH_SECONDS = 5.0
+"""Seconds from one batch to the next, and what they come to in a process in which nothing moves."""
+
 DELAY_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, inf)
 """Upper bounds, in seconds, of the classes in which delays of wake-ups are counted."""
 
 _QUIET_SHARE = 0.01  # of the time in which nothing has moved, the next gap may take
+_QUIET_BATCH_SHARE = 0.1  # and the time until the next batch
 _MARGIN = 0.9  # of the budget is aimed at, since costs are known only afterwards
 _JITTER = 0.5
 _SMOOTHING = 0.3  # weight of the newest batch in the estimate of what a sample costs
 
 
 @dataclass
-class Lateness:
+class Delays:
     """How late samples came: how many by how much, and how many so late that they were missed."""
 
-    delays: Counter[float] = field(default_factory=Counter)
+    counts: Counter[float] = field(default_factory=Counter)
     seconds: float = 0.0
     missed: int = 0
 
@@ -38,12 +43,12 @@ class Schedule:
 
     Attributes:
         interval: seconds between samples as asked for.
-        lateness: how late the samples came since somebody last took it away.
+        delays: how late the samples came since somebody last took them away.
     """
 
     def __init__(self, interval: float, max_overhead: float, random: Random | None = None) -> None:
         self.interval = interval
-        self.lateness = Lateness()
+        self.delays = Delays()
         self._max_overhead = max_overhead
         self._uniform = (random or Random()).uniform  # noqa: S311 - not a secret
         self._sample_cost = 0.0
@@ -56,6 +61,11 @@ class Schedule:
         """Seconds between samples as the budget allows them, never less than asked for."""
         needed = self._sample_cost / (_MARGIN * self._max_overhead)
         return max(self.interval, min(needed, LONGEST_INTERVAL))
+
+    @property
+    def batch_seconds(self) -> float:
+        """Seconds from one batch to the next: the more the longer nothing has moved."""
+        return max(BATCH_SECONDS, min(self._quiet * _QUIET_BATCH_SHARE, QUIET_BATCH_SECONDS))
 
     def restart(self, now: float) -> None:
         """Begin anew at *now*: what happened before is neither late nor missed."""
@@ -74,7 +84,7 @@ class Schedule:
         Those that were due are missed, but the next one is not late: nobody else held it up.
         """
         if self._due < now:
-            self.lateness.missed += int((now - self._due) / self._mean_gap())
+            self.delays.missed += int((now - self._due) / self._mean_gap())
             self._due = now
 
     def delay(self, now: float) -> float:
@@ -87,14 +97,14 @@ class Schedule:
         A process in which nothing has *moved* is looked at more rarely, the longer the more.
         """
         delay = self.delay(now)
-        lateness = self.lateness
-        lateness.delays[DELAY_BOUNDS[bisect_left(DELAY_BOUNDS, delay)]] += 1
-        lateness.seconds += delay
+        delays = self.delays
+        delays.counts[DELAY_BOUNDS[bisect_left(DELAY_BOUNDS, delay)]] += 1
+        delays.seconds += delay
         self._moved_at = now if moved else self._moved_at
         self._quiet = now - self._moved_at
         self._due = min(self._due, now) + self._gap()
         if self._due < now:
-            lateness.missed += 1 + int((now - self._due) / self._mean_gap())
+            delays.missed += 1 + int((now - self._due) / self._mean_gap())
             self._due = now + self._gap()
 
     def charge(self, cpu_seconds: float, samples: int) -> None:

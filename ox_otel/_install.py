@@ -1,21 +1,21 @@
 """The one module that knows all the others: settings in, a running profiler out."""
 
-import logging
 import os
 import sys
-from contextlib import ExitStack
+import warnings
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from threading import RLock
 from typing import NamedTuple, Unpack
 
 from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
+from ox_otel._interpreter import risk
 from ox_otel._listening import each_has_its_own
+from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
 from ox_otel._values import is_recorder
 from ox_otel.recorders import Recorder
-
-_log = logging.getLogger("ox_otel")
 
 
 class _Installed(NamedTuple):
@@ -42,9 +42,14 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
     with _lock:
         profiler = get()
         if profiler is None:
-            for name in unknown_variables(os.environ):
-                _log.warning("ox_otel: %s is not a setting of this version", name)
+            unknown = unknown_variables(os.environ)
+            if unknown:
+                warn("ox_otel: no settings of this version: %s", ", ".join(unknown))
             wanted = Settings.from_env(os.environ, **settings)
+            if wanted.enabled and (fault := risk()):
+                with suppress(RuntimeWarning):  # where warnings are errors, too, it is none
+                    release = sys.version.split()[0]
+                    warnings.warn(f"ox_otel: Python {release} {fault}", RuntimeWarning, 2)
             new = _Installed(Profiler(wanted), wanted, ExitStack(), ExitStack())
             if _installed is not None:  # a signal handler has been faster
                 return _installed.profiler
@@ -112,7 +117,8 @@ def _assemble(installed: _Installed) -> None:
     if not settings.enabled or sys.is_finalizing():  # nothing can be imported any more
         return
     for choice in settings.recorders:
-        profiler.add_recorder(_recorder(choice, profiler, undo))
+        quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long
+        profiler.add_recorder(_recorder(choice, profiler, undo), quick=quick)
     _serve(installed)
     profiler.start()
     if settings.run_dir is not None:
@@ -163,7 +169,7 @@ def _join_service(profiler: Profiler, folder: str, undo: ExitStack) -> None:
     try:
         service = Service(folder, profiler)
     except Exception as error:
-        _log.warning("ox_otel: no service in %s: %s", folder, error)
+        warn("ox_otel: no service in %s: %s", folder, error)
         return
     profiler.share = service.share
     undo.callback(service.close)
@@ -176,18 +182,18 @@ def _serve(installed: _Installed) -> None:
         return
     # here, because the standard library's HTTP server is dear to import
     from ox_otel._endpoint import Endpoint
-    from ox_otel.http import Site, is_loopback
+    from ox_otel.http import Exposure, is_loopback
 
     is_local = isinstance(settings.port, str) or is_loopback(settings.host)
-    site = Site(profiler, None, settings.token, is_local)
+    exposure = Exposure(profiler, None, settings.token, is_local)
     if "prometheus" in settings.recorders:
         from ox_otel.prometheus import expose
 
-        site = site._replace(expose=expose)
+        exposure = exposure._replace(metrics=expose)
     try:
-        endpoint = Endpoint(settings.host, settings.port, site)
+        endpoint = Endpoint(settings.host, settings.port, exposure)
     except Exception as error:
-        _log.warning("ox_otel: no endpoint at %s:%s: %s", settings.host, settings.port, error)
+        warn("ox_otel: no endpoint at %s:%s: %s", settings.host, settings.port, error)
         return
     profiler.url = endpoint.url
     doors.callback(endpoint.close)

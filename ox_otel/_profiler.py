@@ -1,6 +1,5 @@
-"""The profiler: the control over the one thread, and what state it is in."""
+"""The profiler: the control over its threads, and what state it is in."""
 
-import _thread
 import atexit
 import os
 import time
@@ -12,7 +11,7 @@ from typing import Self
 from ox_otel._fork import follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
 from ox_otel._ledger import SERIES_PER_FUNCTION
-from ox_otel._native import Alarm, Worker, allocate_lock, own_idents
+from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, own_idents
 from ox_otel._pipeline import Pipeline
 from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
@@ -43,8 +42,8 @@ class Profiler:
         self.url = ""
         self.share: Callable[[], None] = lambda: None
         self._settings = settings or Settings()
-        self._recorders: list[Recorder] = []
-        self._obstacle = unsupported()
+        self._recorders: list[tuple[Recorder, bool]] = []  # and whether it is quick
+        self._obstacle = unsupported(self._settings.engine)
         self._begin()
         follow_forks(self._begin_in_child, self._resume, self.hand_over)
 
@@ -81,10 +80,14 @@ class Profiler:
     ) -> None:
         self.cancel()
 
-    def add_recorder(self, recorder: Recorder) -> None:
-        """Hand everything from now on to *recorder* too, in forked children what happens there."""
-        self._recorders = [*self._recorders, recorder]
-        self._pipeline.add(recorder)
+    def add_recorder(self, recorder: Recorder, *, quick: bool = False) -> None:
+        """Hand everything from now on to *recorder* too, in forked children what happens there.
+
+        It is called on a thread of its own, unless it is *quick*: then it neither waits nor takes
+        long, and is called on the thread that samples.
+        """
+        self._recorders = [*self._recorders, (recorder, quick)]
+        self._pipeline.add(recorder, quick=quick)
 
     def start(self) -> None:
         """Start the thread, sampling or paused as the settings have it; once it runs, do nothing."""
@@ -138,7 +141,12 @@ class Profiler:
         return Wishes(sampling.paused, sampling.schedule.interval)
 
     def cancel(self) -> None:
-        """End the thread, within a second, whatever it does; `start` would start a new one."""
+        """End our threads, within a second, whatever they do; `start` would start new ones.
+
+        Only that of a recorder which hangs cannot be ended. It is left to the end of the process,
+        which does not wait for it.
+        """
+        deadline = time.monotonic() + STOP_SECONDS
         self._sampling.stopping = True
         self._alarm.ring()
         if self._worker_is_me() or not self._changing.acquire(timeout=STOP_SECONDS):
@@ -147,6 +155,7 @@ class Profiler:
             self._sampling.stopping = True  # if somebody has started it in the meantime
             self._alarm.ring()
             if not self._alive() or (self._worker and self._worker.join(STOP_SECONDS)):
+                self._pipeline.join(deadline)
                 self._worker = None
                 atexit.unregister(self.cancel)
         finally:
@@ -208,7 +217,7 @@ class Profiler:
         finally:
             spent = time.thread_time() - began
             # a thread of ours publishes all that it spent when it ends
-            ours = _thread.get_ident() in own_idents
+            ours = get_ident() in own_idents
             self._pipeline.charge(published=0.0 if ours else spent, in_budget=spent)
 
     def count_error(self, kind: str) -> None:
@@ -226,8 +235,8 @@ class Profiler:
         self._begun.stopping = before.stopping and not handed_over
         self._begun.paused = before.paused
         self._begun.schedule.interval = before.schedule.interval
-        for recorder in self._recorders:
-            self._begun.pipeline.add(recorder)
+        for recorder, quick in self._recorders:
+            self._begun.pipeline.add(recorder, quick=quick)
         atexit.unregister(self.cancel)
 
     def _resume(self) -> None:
@@ -236,7 +245,7 @@ class Profiler:
             self._launch()
 
     def _worker_is_me(self) -> bool:
-        return self._worker is not None and self._worker.ident == _thread.get_ident()
+        return self._worker is not None and self._worker.ident == get_ident()
 
     def _state(self) -> tuple[State, str]:
         if self._obstacle:
@@ -253,14 +262,17 @@ class Profiler:
             return "paused", ""
         if self._sampling.suspension:
             return "suspended", self._sampling.suspension
+        hanging = self._pipeline.hanging()
+        if hanging:
+            return "running", f"does not return from a delivery: {', '.join(hanging)}"
         if self._settings.engine == "ticks":
             return "running", "the engine ticks is not in this version; threads is used"
         return "running", ""
 
     def _flush(self) -> None:
         """Have the thread make a batch of what it has; wait for it half a second at the most."""
-        if not self._alive() or self._worker_is_me():
-            return
+        if not self._alive() or self._worker_is_me() or self._pipeline.is_recorder():
+            return  # or what a recorder asks would give it the next batch, on and on
         before, deadline = self._pipeline.flushes, time.monotonic() + FLUSH_SECONDS
         self._alarm.ring()
         while self._pipeline.flushes == before and time.monotonic() < deadline:

@@ -151,7 +151,7 @@ REFUSED: dict[str, list[Any]] = {
         *("-1", "65536", "http", True, 80.5, 10**100, "0-5", "9-8", "5-5", "1-65536", "1-2-3", "-"),
         *("unix:", "unix:relative", "unix:/a\0b", range(0), range(9, 3), range(1, 70_000)),
     ],
-    "token": ["", "short", "with a space in it", "ключ" * 4, "a\n" * 16, 5],
+    "token": ["", "short", "with a space in it", "ключ" * 4, "\udcff" * 16, "a\n" * 16, 5],
     "run_dir": ["", "a\0b", 5, b"/run/shop"],
     "kill_file": ["", "a\0b", 5, b"/run/off"],
 }

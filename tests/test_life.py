@@ -60,7 +60,7 @@ def test_installed_and_uninstalled_by_destructors() -> None:
 AT_EXIT = """
 @atexit.register
 def late():
-    profiler = ox_otel.install(port=0)
+    profiler = ox_otel.install()
     print(profiler.status().state in ("running", "failed"))
     ox_otel.uninstall()
     print(ox_otel.get(), profiler.status().state in ("stopped", "failed"))

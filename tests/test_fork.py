@@ -114,12 +114,14 @@ BYPASSED = """
 import ctypes
 profiler = ox_otel.install(interval=0.005, port=0)
 url = profiler.url
-until(lambda: profiler.status().samples)
+until(lambda: profiler.status().samples > 5)
+profiler.pause()  # the interpreter itself is not fit for it while a thread waits for the GIL
+time.sleep(0.2)
 pid = ctypes.PyDLL(None).fork()  # without Python's hooks
 if pid == 0:
-    print(profiler.status().samples < 3, profiler.status().state, repr(profiler.url))
-    until(lambda: profiler.status().samples > 3)
-    sys.stdout.flush()
+    print(profiler.status().samples, profiler.status().state, repr(profiler.url))
+    profiler.unpause()
+    until(lambda: profiler.status().samples > 5)
     os._exit(0)
 print(end(pid), profiler.status().state, profiler.url == url)
 """
@@ -127,7 +129,7 @@ print(end(pid), profiler.status().state, profiler.url == url)
 
 def test_a_fork_behind_pythons_back() -> None:
     """A child in which no hook was called begins anew as soon as anybody asks."""
-    assert ("True running ''\n0 running True\n", "") == run(BYPASSED)
+    assert ("0 paused ''\n0 paused True\n", "") == run(BYPASSED)
 
 
 CUT = """
@@ -175,10 +177,30 @@ def test_a_scrape_is_not_cut() -> None:
     assert ("{0}\n", "") == run(SCRAPED)
 
 
+INSTALLING = """
+import types
+slow = sys.modules["slow"] = types.ModuleType("slow")
+making = threading.Event()
+def make():
+    making.set()
+    time.sleep(1)
+    return ox_otel.CountingRecorder()
+slow.make = make
+threading.Thread(target=ox_otel.install, kwargs={"recorders": "slow:make"}).start()
+making.wait()
+print(end(child(lambda: (ox_otel.uninstall(), ox_otel.install()))))
+"""
+
+
+def test_an_installation_is_not_left_locked() -> None:
+    """A child forked while another thread installs can install for itself."""
+    assert ("0\n", "") == run(INSTALLING)
+
+
 FORKING = """
 class Recorder:
     def record(self, batch):
-        if os.getpid() == parent: ends.append(end(child(profiler.status)))
+        if os.getpid() == parent and not ends: ends.append(end(child(profiler.status)))
 parent, ends = os.getpid(), []
 profiler = ox_otel.install(interval=0.001, recorders=[Recorder()])
 until(lambda: ends or profiler.snapshot() and False)
@@ -306,6 +328,19 @@ def test_work_that_does_not_end_is_waited_for_once() -> None:
     assert min(seconds[1:]) < WAIT_SECONDS / 2
 
 
+def test_work_that_forks_does_not_wait_for_itself() -> None:
+    """A recorder may fork without delay."""
+    seconds = []
+    for _ in range(5):
+        with uncut:
+            began = time.monotonic()
+            uncut.close()
+            seconds.append(time.monotonic() - began)
+            uncut.open()
+
+    assert min(seconds) < WAIT_SECONDS / 2
+
+
 def test_who_is_gone_is_not_told() -> None:
     """To follow forks keeps nobody alive, and leaves nothing behind."""
 
@@ -332,3 +367,53 @@ os._exit(0)
 def test_a_child_has_no_threads_of_ours() -> None:
     """A thread of the child that gets the ident of one of ours is not left out of samples."""
     assert ("0 1\n", "") == run(IDENTS)
+
+
+HELPERS = """
+import multiprocessing
+os.environ["OX_OTEL_INTERVAL"] = "0.005"
+profiler = ox_otel.install()
+context = multiprocessing.get_context("forkserver")
+process = context.Process(target=time.sleep, args=(30,))
+process.start()
+def children(pid):
+    found = open(f"/proc/{pid}/task/{pid}/children").read().split()
+    return found + [one for child in found for one in children(child)]
+until(lambda: len(children(os.getpid())) == 3)  # it, the server that forked it, the tracker
+comms = [
+    open(f"/proc/{pid}/task/{task}/comm").read()
+    for pid in children(os.getpid()) for task in os.listdir(f"/proc/{pid}/task")
+]
+print(len(comms), "ox_otel\\n" in comms)
+process.kill()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows processes in /proc")
+def test_helpers_are_not_profiled() -> None:
+    """Variables are no reason to start in processes that nobody has installed a profiler in."""
+    assert ("3 False\n", "") == run(HELPERS)
+
+
+OTEL = """
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.metrics import set_meter_provider
+reader = InMemoryMetricReader()
+set_meter_provider(MeterProvider([reader]))
+profiler = ox_otel.install(interval=0.005, recorders="otel")
+def of_parent(): until(lambda: profiler.query("__main__.of_parent").total)
+of_parent()
+def collected(): return reader.get_metrics_data().to_json()
+def live():
+    if "of_parent" in collected(): raise SystemExit("the figures of the parent")
+    def of_child(): until(lambda: profiler.query("__main__.*of_child").total)
+    of_child()
+    if "of_child" not in collected(): raise SystemExit("no figures of its own")
+print({end(child(live)) for _ in range(5)}, "of_parent" in collected())
+"""
+
+
+def test_opentelemetry_counts_nothing_twice() -> None:
+    """What a child hands to the SDK of its own begins at nothing."""
+    assert ("{0} True\n", "") == run(OTEL)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from ox_otel import Profiler, Settings
 from ox_otel._native import own_idents
@@ -60,7 +60,7 @@ def test_installed_and_uninstalled_by_destructors() -> None:
 AT_EXIT = """
 @atexit.register
 def late():
-    profiler = ox_otel.install(port=0)
+    profiler = ox_otel.install()
     print(profiler.status().state in ("running", "failed"))
     ox_otel.uninstall()
     print(ox_otel.get(), profiler.status().state in ("stopped", "failed"))
@@ -317,5 +317,9 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-TestLife = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")(Life.TestCase)
-TestLife.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_life_controlled_by_four_threads() -> None:
+    """Whatever they do, one thread samples or none, and in the end none is left."""
+    run_state_machine_as_test(
+        Life, settings=settings(max_examples=15, stateful_step_count=15, deadline=None)
+    )

@@ -37,9 +37,8 @@ def test_the_first_free_port(free: int) -> None:
 
 def test_a_host_that_is_not_ours(free: int) -> None:
     """What is wrong with the host is no reason to try further ports."""
-    with pytest.raises(OSError, match="assign") as caught:
+    with pytest.raises(OSError, match=f"assign .* {free}\\)"):
         listen("192.0.2.1", range(free, free + 3))
-    assert str(free) in str(caught.value) or caught.value.args
 
 
 def test_a_socket_of_the_process(tmp_path: Path) -> None:

@@ -187,3 +187,22 @@ print(gc.isenabled())
 def test_destructors_may_count(tmp_path: Path) -> None:
     """Garbage of the host that increments a counter is not collected while we hold its lock."""
     assert ("300.0 True\nFalse\n", "") == run(DESTRUCTORS, tmp_path)
+
+
+CORRUPT = """
+import urllib.error, urllib.request
+profiler = ox_otel.install(interval=0.005, port=0)
+def answer():
+    try: return urllib.request.urlopen(profiler.url + "/metrics").status
+    except urllib.error.HTTPError as error: return error.code
+folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+with open(f"{folder}/counter_1.db", "wb") as file: file.write(b"\\x3f" + b"\\x00" * 7 + b"\\x3f" * 92)
+print(answer(), profiler.status().state)
+os.remove(f"{folder}/counter_1.db")
+print(answer())
+"""
+
+
+def test_a_file_that_is_broken(tmp_path: Path) -> None:
+    """Without it the sums would be wrong, so that scrape fails; sampling goes on."""
+    assert ("500 running\n200\n", "") == run(CORRUPT, tmp_path)

@@ -81,11 +81,13 @@ def test_who_comes_later_does_the_same(folder: Path) -> None:
 
 
 def test_a_process_that_was_killed_is_forgotten(folder: Path) -> None:
-    """What it leaves in the folder is removed by the next one, and nobody waits for it."""
+    """What it leaves in the folder is removed by whoever comes next, or asks for something."""
     code = "import os, sys, ox_otel; ox_otel.install(run_dir=sys.argv[1]); os._exit(0)"
-    for _ in range(2):
-        subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
+    killed = [sys.executable, "-c", code, str(folder)]
+    subprocess.run(killed, check=True)
     profiler = install(run_dir=folder)
+    assert 1 == len(list(folder.glob("*.sock")))
+    subprocess.run(killed, check=True)
     profiler.share()
     assert 1 == len(list(folder.glob("*.sock")))
     uninstall()

@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import median
 from types import FunctionType
 
 import pytest
@@ -107,6 +108,120 @@ def test_every_thread_has_a_hit_a_sample() -> None:
     assert 50 == used.hits
     assert 5 * elapsed == pytest.approx(used.wait_seconds + used.cpu_seconds, rel=0.1)
     assert not engine.errors
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    """Have a thread use CPU all the time."""
+    stop = threading.Event()
+
+    def burn() -> None:
+        while not stop.is_set():
+            sum(range(1000))
+
+    with threads(burn):
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+@linux_only
+def test_clocks_of_parked_threads_are_read_once_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread explains all the CPU that is used, the others cost nothing."""
+    engine, real, clocks = Engine(), time.clock_gettime_ns, []
+
+    def clock(number: int) -> int:
+        clocks.append(number)
+        return real(number)
+
+    with parked(50), busy():
+        engine.sample(0.0)
+        monkeypatch.setattr(time, "clock_gettime_ns", clock)
+        reads = []
+        for number in range(60):
+            if number % 30 == 0:
+                engine.drain()
+            time.sleep(0.01)
+            clocks.clear()
+            engine.sample(0.0)
+            reads.append(len(set(clocks)))
+
+    assert 51 == reads[0] == reads[30]
+    assert 1 == median(reads[31:])
+
+
+@linux_only
+def test_a_parked_thread_that_moves_beside_a_busy_one_is_seen() -> None:
+    """More CPU than the known movers used makes the engine ask all threads, forked or not."""
+    engine, first, last = Engine(), threading.Event(), threading.Event()
+    there = threading.Event()
+
+    def before() -> None:
+        first.wait()
+        sum(range(100_000))  # more CPU than may go unnoticed
+
+    def after() -> None:
+        there.set()
+        last.wait()
+
+    with busy(), threads(lambda: (before(), after())):
+        engine._explained = (
+            10**18
+        )  # as a child finds it after a fork of a process that has run long
+        engine.reset()
+        for _ in range(3):
+            time.sleep(0.01)
+            engine.sample(0.0)
+        seen = named(engine.drain(), "before").hits
+        time.sleep(0.01)
+        engine.sample(0.0)
+        first.set()
+        there.wait()
+        for _ in range(20):
+            time.sleep(0.01)
+            engine.sample(0.0)
+        last.set()
+
+    assert 3 == seen
+    assert named(engine.drain(), "after").hits > 10
+
+
+@linux_only
+def test_a_new_thread_is_seen_at_once() -> None:
+    """A thread that was not there before is looked at, however little CPU it has used."""
+    engine = Engine()
+    with busy():
+        engine.sample(0.0)
+        with parked(1):
+            engine._explained = 10**18  # as if nobody but known movers had used any CPU
+            engine.sample(0.0)
+
+    assert 1 == named(engine.drain(), "wait_for_the_end").hits
+
+
+@linux_only
+def test_cpu_whose_clock_went_unread_is_credited_in_full() -> None:
+    """Threads that work a little, beside one that works all the time, lose none of their CPU."""
+    engine, stop, truths = Engine(), threading.Event(), []
+
+    def work() -> None:
+        while not stop.wait(0.02):
+            sum(range(300))
+        truths.append(time.thread_time())
+
+    with busy(), threads(*[work] * 5):
+        engine.sample(0.0)
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            time.sleep(0.005)
+            engine.sample(0.0)
+        engine._moving = set()  # so that the next sample reads all clocks
+        engine.sample(0.0)
+        used = named(engine.drain(), "work")
+        stop.set()
+
+    assert sum(truths) == pytest.approx(used.cpu_seconds, rel=0.2, abs=0.005)
 
 
 @linux_only
@@ -363,6 +478,7 @@ def test_threads_that_come_and_go_leave_nothing_behind() -> None:
             engine.sample(0.0)
     engine.sample(0.0)
 
+    assert not engine.errors
     assert len(engine._threads) <= 3
     assert named(engine.drain(), "<lambda>").hits > 200
 

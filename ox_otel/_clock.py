@@ -38,11 +38,13 @@ class Schedule:
 
     Attributes:
         interval: seconds between samples as asked for.
+        pace: after how many intervals a sample is due; an engine that has other means needs fewer.
         delays: how late the samples came since somebody last took them away.
     """
 
     def __init__(self, interval: float, max_overhead: float, random: Random | None = None) -> None:
         self.interval = interval
+        self.pace = 1
         self.delays = Delays()
         self._max_overhead = max_overhead
         self._uniform = (random or Random()).uniform  # noqa: S311 - not a secret
@@ -55,7 +57,7 @@ class Schedule:
     def stretched(self) -> float:
         """Seconds between samples as the budget allows them, never less than asked for."""
         needed = self._sample_cost / (_MARGIN * self._max_overhead)
-        return max(self.interval, min(needed, LONGEST_INTERVAL))
+        return max(self.interval * self.pace, min(needed, LONGEST_INTERVAL))
 
     def restart(self, now: float) -> None:
         """Begin anew at *now*: what happened before is neither late nor missed."""

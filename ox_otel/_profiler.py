@@ -199,9 +199,7 @@ class Profiler:
             return "paused", ""
         if self._sampling.suspension:
             return "suspended", self._sampling.suspension
-        if self._settings.engine == "ticks":
-            return "running", "the engine ticks is not in this version; threads is used"
-        return "running", ""
+        return "running", self._pipeline.reason
 
     def _flush(self) -> None:
         """Have the thread make a batch of what it has; wait for it half a second at the most."""

@@ -56,7 +56,7 @@ class Sampling:
                 self.suspension = ""
             if self.paused or self.suspension:
                 if not idle:
-                    self._attempt("batch", pipeline.flush)
+                    self._attempt("batch", pipeline.rest)
                     idle = True
                 if alarm.wait(None if self.paused else self._resume_at - now):
                     self._attempt("batch", pipeline.flush)
@@ -73,7 +73,7 @@ class Sampling:
                 self._attempt("batch", pipeline.flush)
             else:
                 self._attempt("sample", pipeline.sample)
-        self._attempt("batch", pipeline.flush)
+        self._attempt("batch", pipeline.rest)
 
     def _attempt(self, kind: str, act: Callable[[float], None]) -> None:
         """Do one thing at the present time; an error is counted and, if it persists, answered."""

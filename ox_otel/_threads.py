@@ -5,7 +5,8 @@ no frame, and holds the GIL for well under the switch interval.
 
 A thread's CPU clock tells how much of the time since the last look it ran. A thread whose clock
 stands still has not moved: it waits where it was seen, so it is neither walked again nor written
-down before it moves (or a batch is due).
+down before it moves (or a batch is due). Nor is its clock read while the clocks of those that
+moved lately explain all the CPU that the process used.
 """
 
 import _thread
@@ -132,7 +133,6 @@ class Threads:
         self._threads = {}
         self._idents = []
         self._moving = set()
-        self._explained = 0  # in the child of a fork clocks begin anew
         self._previous = 0
 
     def _forget(self) -> None:

@@ -153,7 +153,7 @@ def test_clocks_of_parked_threads_are_read_once_a_batch(monkeypatch: pytest.Monk
 
 @linux_only
 def test_a_parked_thread_that_moves_beside_a_busy_one_is_seen() -> None:
-    """More CPU than the known movers used makes the engine ask all threads, forked or not."""
+    """More CPU than the known movers used makes the engine ask all threads."""
     engine, first, last = Engine(), threading.Event(), threading.Event()
     there = threading.Event()
 
@@ -166,10 +166,6 @@ def test_a_parked_thread_that_moves_beside_a_busy_one_is_seen() -> None:
         last.wait()
 
     with busy(), threads(lambda: (before(), after())):
-        engine._explained = (
-            10**18
-        )  # as a child finds it after a fork of a process that has run long
-        engine.reset()
         for _ in range(3):
             time.sleep(0.01)
             engine.sample(0.0)
@@ -385,6 +381,39 @@ def test_one_thread_that_cannot_be_read_does_not_spoil_the_sample(
     assert {"thread"} == set(engine.errors)
 
 
+@linux_only
+def test_a_thread_that_could_not_be_read_is_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread that moved, but was not seen where it went, is not taken for parked."""
+    monkeypatch.setattr(_threads, "UNNOTICED", -(10**18))  # no process passes for quiet
+    engine, real = Engine(), sys._current_frames
+    release, there, last = threading.Event(), threading.Event(), threading.Event()
+
+    def after() -> None:
+        there.set()
+        last.wait()
+
+    def before() -> None:
+        release.wait()
+        after()
+
+    with threads(before):
+        engine.sample(0.0)
+        engine.drain()
+        release.set()
+        there.wait()
+        time.sleep(0.05)  # from there into the wait
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "_current_frames", lambda: dict.fromkeys(real()))
+            engine.sample(0.0)
+        engine.sample(0.0)
+        used = named(engine.drain(), "after")
+        last.set()
+
+    assert 1 == used.hits
+
+
 def test_our_own_threads_are_left_out() -> None:
     """No stack of a profile shows the profiler."""
     engine, release, arrived = Engine(), threading.Event(), threading.Event()
@@ -517,6 +546,8 @@ def test_time_before_a_reset_is_nobodys() -> None:
     with parked(1):
         engine.sample(0.0)
         engine.drain()
+        engine._others = 0  # as if somebody had used CPU, who by now is known
+        engine.sample(0.0)
         engine.reset()
         time.sleep(0.2)
         engine.sample(0.0)

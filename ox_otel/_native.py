@@ -35,6 +35,12 @@ def _original(name: str) -> Any:
     return getattr(_thread, name)
 
 
+def get_ident() -> int:
+    """Return the ident of the native thread that calls, whatever green one runs on it."""
+    ident: int = _original("get_ident")()
+    return ident
+
+
 def allocate_lock() -> _thread.LockType:
     """Return a lock that blocks the native thread."""
     lock: _thread.LockType = _original("allocate_lock")()

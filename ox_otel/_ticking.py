@@ -118,9 +118,10 @@ class Ticks(Threads):
         global _owner  # noqa: PLW0603 - a process has one set of timers and one signal
         if _owner not in (None, self):
             return "another profiler of this process has the ticks"
-        _owner = self
-        if taken := _ticks.claim():
+        if taken := _ticks.taken():
             return f"somebody else handles {signal.Signals(taken).name}"
+        _owner = self
+        _ticks.claim()
         return ""
 
     def _stand_back(self, reason: str) -> None:

@@ -43,10 +43,14 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/prctl.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -354,9 +358,9 @@ static void on_tick(int signal, siginfo_t *info, void *context) {
 
 /* What Python calls, always with the GIL. */
 
-PyDoc_STRVAR(claim_doc, "claim() -> int\n\n"
-"Take the signal; where that cannot be, return the signal that somebody else has a handler for:\n"
-"this one, or SIGPROF, which means that another profiler is at work.");
+PyDoc_STRVAR(taken_doc, "taken() -> int\n\n"
+"Return the signal that somebody else has a handler for, 0 if there is none: the one of the ticks,\n"
+"or SIGPROF, which means that another profiler is at work.");
 
 static int is_ours(void) {
     struct sigaction found;
@@ -370,20 +374,21 @@ static int is_free(int signal) {
            (found.sa_handler == SIG_DFL || found.sa_handler == SIG_IGN);
 }
 
+static PyObject *taken(PyObject *module, PyObject *unused) {
+    int signal = !is_free(SIGPROF) ? SIGPROF : is_ours() || is_free(SIGNAL) ? 0 : SIGNAL;
+    return PyLong_FromLong(signal);
+}
+
+PyDoc_STRVAR(claim_doc, "claim() -> None\n\n"
+"Take the signal of the ticks, which must not be taken.");
+
 static PyObject *claim(PyObject *module, PyObject *unused) {
     struct sigaction action = {.sa_sigaction = on_tick};
-    if (!is_free(SIGPROF)) {
-        return PyLong_FromLong(SIGPROF);
-    }
-    if (!is_ours()) {
-        own_pid = getpid();
-        action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
-        sigfillset(&action.sa_mask); /* no other handler on top of ours */
-        if (!is_free(SIGNAL) || sigaction(SIGNAL, &action, NULL) != 0) {
-            return PyLong_FromLong(SIGNAL);
-        }
-    }
-    return PyLong_FromLong(0);
+    own_pid = getpid();
+    action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+    sigfillset(&action.sa_mask); /* no other handler on top of ours */
+    sigaction(SIGNAL, &action, NULL);
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(release_doc, "release() -> None\n\n"
@@ -395,6 +400,30 @@ static PyObject *release(PyObject *module, PyObject *unused) {
         sigaction(SIGNAL, &action, NULL);
     }
     Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(may_read_doc, "may_read() -> bool\n\n"
+"Return whether process_vm_readv(2) is allowed.");
+
+static int fail_to_read(void *unused) {
+    int from = 1, to = 0;
+    struct iovec local = {&to, sizeof to}, remote = {&from, sizeof from};
+    (void)unused;
+    return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) != sizeof to || to != from;
+}
+
+static PyObject *may_read(PyObject *module, PyObject *unused) {
+    /* A filter of system calls may not only refuse but kill: then let it be a child. This one uses
+       our memory while we wait for it, and its end is told to nobody but us. */
+    static _Alignas(16) char stack[16384];
+    if (prctl(PR_GET_SECCOMP) != 0) {
+        int status, flags = CLONE_VM | CLONE_VFORK;
+        pid_t child = clone(fail_to_read, stack + sizeof stack, flags, NULL);
+        if (child < 0 || waitpid(child, &status, __WCLONE) != child || status != 0) {
+            Py_RETURN_FALSE;
+        }
+    }
+    return PyBool_FromLong(!fail_to_read(NULL));
 }
 
 PyDoc_STRVAR(arm_doc, "arm(ident, native_id, first, period) -> int\n\n"
@@ -499,12 +528,16 @@ static PyObject *know(PyObject *module, PyObject *arg) {
 PyDoc_STRVAR(forget_doc, "forget() -> None\n\n"
 "Know no code object any more; only then may they be let go of.");
 
-static PyObject *forget(PyObject *module, PyObject *unused) {
+static void forget_all(void) {
     atomic_fetch_add(&generation, 1);
     for (int i = 0; i < KNOWN; i++) {
         atomic_store_explicit(&known[i], 0, memory_order_relaxed);
     }
     known_count = 0;
+}
+
+static PyObject *forget(PyObject *module, PyObject *unused) {
+    forget_all();
     Py_RETURN_NONE;
 }
 
@@ -592,9 +625,11 @@ static PyObject *walk(PyObject *module, PyObject *args) {
 }
 
 /* A child has no timers, whatever this table says, and its timers to come would bear the same
-   numbers; what was being written down in another thread is never finished. */
+   numbers; what was being written down in another thread is never finished. Nor does anybody hold
+   the known code objects for us there. */
 static void after_fork(void) {
     own_pid = getpid();
+    forget_all();
     for (int i = 0; i < THREADS; i++) {
         atomic_store(&places[i].state, 0);
     }
@@ -604,8 +639,10 @@ static void after_fork(void) {
 }
 
 static PyMethodDef functions[] = {
+    {"taken", taken, METH_NOARGS, taken_doc},
     {"claim", claim, METH_NOARGS, claim_doc},
     {"release", release, METH_NOARGS, release_doc},
+    {"may_read", may_read, METH_NOARGS, may_read_doc},
     {"arm", arm, METH_VARARGS, arm_doc},
     {"disarm", disarm, METH_O, disarm_doc},
     {"know", know, METH_O, know_doc},

@@ -8,7 +8,7 @@ garbage is collected all the time.
 Prints, as JSON, how many ticks there were, how many stacks were torn, and the names seen that no
 code bears or that stand where they cannot: there must be none.
 """
-# ruff: noqa: D103 - the functions say by their names what they do
+# ruff: noqa: D102, D103 - the functions say by their names what they do
 
 import asyncio
 import faulthandler
@@ -25,7 +25,7 @@ from collections import Counter
 from types import CodeType
 
 import ox_otel
-from ox_otel import _ticking
+from ox_otel import _ticks
 
 PLACES = 7
 """Callers of generated functions: each calls only those whose number leaves its own remainder."""
@@ -42,25 +42,32 @@ def burn(rounds: int = 200) -> int:
     return total
 
 
-def call_0(function): return function()  # fmt: skip  # noqa: E704
+def call_0(function):
+    return function()
 
 
-def call_1(function): return function()  # fmt: skip  # noqa: E704
+def call_1(function):
+    return function()
 
 
-def call_2(function): return function()  # fmt: skip  # noqa: E704
+def call_2(function):
+    return function()
 
 
-def call_3(function): return function()  # fmt: skip  # noqa: E704
+def call_3(function):
+    return function()
 
 
-def call_4(function): return function()  # fmt: skip  # noqa: E704
+def call_4(function):
+    return function()
 
 
-def call_5(function): return function()  # fmt: skip  # noqa: E704
+def call_5(function):
+    return function()
 
 
-def call_6(function): return function()  # fmt: skip  # noqa: E704
+def call_6(function):
+    return function()
 
 
 CALLERS = call_0, call_1, call_2, call_3, call_4, call_5, call_6
@@ -105,7 +112,7 @@ def fall(depth: int) -> None:
     try:
         if depth:
             fall(depth - 1)
-        raise ValueError(burn())
+        raise ValueError(burn())  # noqa: TRY301 - that is the point
     except ValueError as error:
         if depth % 3:
             raise KeyError from error
@@ -223,8 +230,8 @@ class Names:
     def _names(self, module: str) -> set[str]:
         if module not in self._of_module:
             names = self._of_module[module] = {"__other__", "__unplaced__"}
-            if module == "unknown":  # code made of a string by the standard library: namedtuple
-                names.add("<lambda>")
+            if module == "unknown":  # code of a string: of namedtuple, and what makes our functions
+                names |= {"<lambda>", "<module>"}
             source = getattr(sys.modules.get(module), "__file__", None)
             if source:
                 with open(source, "rb") as file:
@@ -266,16 +273,14 @@ def main() -> None:
     _learn_frozen()
     gc.set_threshold(300, 3, 3)
     ticks: Counter[str] = Counter()
-    drain = _ticking._ticks.drain
+    drain = _ticks.drain
 
     def counted() -> list[tuple[int, int, object]]:
         found = drain()
-        for _, weight, stack in found:
-            ticks["torn" if stack is None else "whole"] += 1
-            ticks["all"] += weight
+        ticks.update("torn" if stack is None else "whole" for _, _, stack in found)
         return found
 
-    _ticking._ticks.drain = counted
+    _ticks.drain = counted
     profiler = ox_otel.install(
         engine="ticks", interval=0.001, max_overhead=1.0, recorders=[Names()]
     )

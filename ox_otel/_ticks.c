@@ -444,6 +444,10 @@ static PyObject *arm(PyObject *module, PyObject *args) {
     if (!PyArg_ParseTuple(args, "kiLL", &ident, &native_id, &first, &period)) {
         return NULL;
     }
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_LookupError, "threads of subinterpreters cannot tick");
+        return NULL;
+    }
     PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
     while (state && state->thread_id != ident) {
         state = PyThreadState_Next(state);
@@ -661,8 +665,36 @@ static struct PyModuleDef definition = {
     .m_methods = functions,
 };
 
+/* Where what the handler reads stands in this version: tests forge memory by it. */
+static PyObject *layout(void) {
+    PyASCIIObject ascii = {.state = {.kind = 1, .compact = 1, .ascii = 1}};
+    unsigned state;
+    memcpy(&state, &ascii.state, sizeof state);
+    return Py_BuildValue(
+        "{snsnsnsnsnsnsnsnsnsnsnsnsnsnsnsnsI}", "thread_id", offsetof(PyThreadState, thread_id),
+#if PY_VERSION_HEX < 0x030D0000
+        "top", offsetof(PyThreadState, cframe), "top_in_c", offsetof(_PyCFrame, current_frame),
+        "code", offsetof(Frame, f_code), "next", offsetof(Frame, prev_instr),
+#else
+        "top", offsetof(PyThreadState, current_frame), "top_in_c", (Py_ssize_t)-1,
+        "code", offsetof(Frame, f_executable), "next", offsetof(Frame, instr_ptr),
+#endif
+        "previous", offsetof(Frame, previous), "owner", offsetof(Frame, owner), "type",
+        offsetof(PyObject, ob_type), "name", offsetof(PyCodeObject, co_qualname), "file",
+        offsetof(PyCodeObject, co_filename), "line", offsetof(PyCodeObject, co_firstlineno),
+        "entry", offsetof(PyCodeObject, _co_firsttraceable), "instructions",
+        offsetof(PyCodeObject, co_code_adaptive), "length", offsetof(PyASCIIObject, length),
+        "state", offsetof(PyASCIIObject, state), "characters", sizeof(PyASCIIObject), "ascii",
+        state);
+}
+
 PyMODINIT_FUNC PyInit__ticks(void) {
     PyObject *module = PyModule_Create(&definition);
+    PyObject *places = module ? layout() : NULL;
+    if (!places || PyModule_AddObjectRef(module, "LAYOUT", places) != 0) {
+        Py_CLEAR(module);
+    }
+    Py_XDECREF(places);
     if (module && pthread_atfork(NULL, NULL, after_fork) != 0) {
         Py_CLEAR(module);
         PyErr_NoMemory();

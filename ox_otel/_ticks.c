@@ -255,12 +255,12 @@ static int add_text(Cell *cell, const PyASCIIObject *head, uintptr_t address, st
     if (Py_TYPE(&head->ob_base) != &PyUnicode_Type || !head->state.compact) {
         return 0;
     }
+    cell->used = (cell->used + 3) & ~3u; /* for characters of up to four bytes */
     text->kind = head->state.kind;
-    if ((text->kind != 1 && text->kind != 2 && text->kind != 4) || head->length < 0 ||
-        head->length > (Py_ssize_t)(TEXT - cell->used) / text->kind - 1) {
+    if ((text->kind != 1 && text->kind != 2 && text->kind != 4) ||
+        (size_t)head->length > (TEXT - cell->used) / (size_t)text->kind) { /* or negative */
         return 0;
     }
-    cell->used = (cell->used + 3) & ~3u; /* for characters of up to four bytes */
     text->at = cell->used;
     text->length = (uint32_t)head->length;
     size_t size = (size_t)text->length * (size_t)text->kind;

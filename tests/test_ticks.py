@@ -139,6 +139,19 @@ def test_no_object_stands_at_an_odd_address(odd: str) -> None:
     assert Forgery(odd).seen() is None
 
 
+def test_a_page_that_cannot_be_read_is_not_taken_for_the_one_before() -> None:
+    """A frame nowhere, at the same place in its page as the last one that was read: torn."""
+    forged = Forgery()
+    _ticks.know([forged.code.address])
+    before = forged.seen()
+    forged.enter(NOWHERE + forged.frame.address % 4096)
+    after = forged.seen()
+    _ticks.forget()
+
+    assert (forged.code.address,) == before
+    assert after is None
+
+
 def test_a_function_about_to_be_entered_is_not_shown() -> None:
     """A frame before its first line is left out, as the interpreter does, shims of its own with it."""
     forged = Forgery()

@@ -36,8 +36,13 @@ def valid(text: object) -> str:
     return text[: MAX_LENGTH - len(checksum)] + checksum
 
 
-def function_of(qualified_name: object, module: object) -> Function:
-    """Return the function of this qualified name whose globals call themselves *module*."""
+def function_of(code: CodeType, module: object) -> Function:
+    """Return the function whose code is *code* and whose globals call themselves *module*."""
+    return function_called(code.co_qualname, module)
+
+
+def function_called(qualified_name: object, module: object) -> Function:
+    """Return the function of that name and module, whatever these are."""
     name = valid(qualified_name)
     # a function of the host that bears a name of ours must not count as ours
     if name.startswith("__") and name in (OTHER, UNPLACED):
@@ -63,12 +68,12 @@ class Names:
 
     def add(self, code: CodeType, module: object) -> None:
         """Make *code* known as code of *module*."""
-        self.known[id(code)] = code, function_of(code.co_qualname, module)
+        self.known[id(code)] = code, function_of(code, module)
 
     def add_name(self, qualified_name: str, module: str) -> int:
         """Make a function known whose code object is not to be had; return an id for it."""
         key = -1 - len(self.known)  # no code object has a negative id
-        self.known[key] = None, function_of(qualified_name, module)
+        self.known[key] = None, function_called(qualified_name, module)
         return key
 
     def stack(self, ids: Sequence[int]) -> Stack:

@@ -22,9 +22,12 @@ test-all: $(wheel) ## every test, on every Python found and on those of Debian's
 	@scripts/debian-packages $(servers)
 	scripts/test-all build/wheel/*.tar.gz $(TESTED)
 
-soak: $(wheel) ## a service under load for ten minutes: memory, descriptors, errors (SOAK_SECONDS=600)
-	@scripts/debian-packages prometheus
-	SOAK_SECONDS=$${SOAK_SECONDS:-600} scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/$(PYTHON) \
+test-servers: $(wheel) ## gunicorn, uvicorn, uWSGI, Celery, pools, gevent, eventlet, loops under load
+	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/servers --group=servers tests/servers \
+	  --numprocesses=4
+
+soak: $(wheel) ## a service that never rests, for half an hour: memory, files, threads (SOAK_SECONDS=1800)
+	SOAK_SECONDS=$${SOAK_SECONDS:-1800} scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/$(PYTHON) \
 	  "" tests/real/test_soak.py -s -o faulthandler_timeout=0
 
 ticks-stress: $(wheel) ## the worst for the ticks on every Python, half an hour (TICKS_STRESS_SECONDS=1800)
@@ -48,7 +51,7 @@ dashboards: $(venv) ## write the dashboards anew
 clean: ## remove what these targets made in this folder
 	rm -rf .venv build *.egg-info .*_cache .hypothesis
 
-.PHONY: help demo test test-all soak ticks-stress check bench dashboards clean
+.PHONY: help demo test test-all test-servers soak ticks-stress check bench dashboards clean
 
 # The environment to develop in: the package in it is this folder's own. Tests have others, see
 # scripts/test. The files .made, .demo and .check say what is in it.

@@ -1,24 +1,27 @@
 """The one module that knows all the others: settings in, a running profiler out."""
 
-import logging
 import os
+import sys
 from contextlib import ExitStack
 from importlib import import_module
 from threading import RLock
 from typing import NamedTuple, Unpack
 
+from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
+from ox_otel._interpreter import risk
+from ox_otel._listening import each_has_its_own
+from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
 from ox_otel._values import is_recorder
 from ox_otel.recorders import Recorder
 
-_log = logging.getLogger("ox_otel")
-
 
 class _Installed(NamedTuple):
-    pid: int
     profiler: Profiler
+    settings: Settings
     undo: ExitStack
+    doors: ExitStack  # what is open to the outside
 
 
 _lock = RLock()  # the module of a recorder may call `install` itself
@@ -34,17 +37,20 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
         ConfigError: a setting is wrong, or a recorder cannot be had; nothing is installed then.
     """
     global _installed  # noqa: PLW0603 - one profiler a process is the point
+    notice_fork()
     with _lock:
         profiler = get()
         if profiler is None:
-            uninstall()  # what a parent process has left to us
-            for name in unknown_variables(os.environ):
-                _log.warning("ox_otel: %s is not a setting of this version", name)
+            unknown = unknown_variables(os.environ)
+            if unknown:
+                warn("ox_otel: no settings of this version: %s", ", ".join(unknown))
             wanted = Settings.from_env(os.environ, **settings)
-            profiler, undo = Profiler(wanted), ExitStack()
-            _installed = _Installed(os.getpid(), profiler, undo)
+            if wanted.enabled and (fault := risk()):
+                warn("ox_otel: Python %s %s", sys.version.split()[0], fault)
+            profiler = Profiler(wanted)
+            _installed = _Installed(profiler, wanted, ExitStack(), ExitStack())
             try:
-                _assemble(profiler, wanted, undo)
+                _assemble(_installed)
             except BaseException:
                 uninstall()
                 raise
@@ -52,49 +58,80 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
 
 
 def get() -> Profiler | None:
-    """Return the profiler of this process, None where none is installed."""
-    if _installed is None or _installed.pid != os.getpid():
-        return None
-    return _installed.profiler
+    """Return the profiler of this process, None where none is installed.
+
+    A forked child has that of its parent, which has begun anew there.
+    """
+    return None if _installed is None else _installed.profiler
 
 
 def uninstall() -> None:
     """Take the profiler away again: no thread, collector or socket remains."""
     global _installed
+    notice_fork()
     with _lock:
         if _installed is not None:
             undo, _installed = _installed.undo, None
             undo.close()
 
 
-def _after_fork() -> None:
+def _renew() -> None:
     """In a forked child: whoever held the lock does not exist here."""
     global _lock  # noqa: PLW0603
     _lock = RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def _resume() -> None:
+    """In a forked child: open an endpoint, where it can have one of its own."""
+    if _installed is not None and _is_given_to_workers(_installed):
+        _serve(_installed)
 
 
-def _assemble(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:
-    """Connect *profiler* with all that it needs and start it; *undo* learns how to undo that."""
+def _hand_over() -> None:
+    """In the master of a server: leave the endpoint to the workers."""
+    if _installed is None or _installed.settings.master:
+        return
+    if _is_given_to_workers(_installed):
+        _installed.profiler.url = ""
+        _installed.doors.close()
+
+
+def _is_given_to_workers(installed: _Installed) -> bool:
+    port = installed.settings.port
+    return installed.settings.enabled and port is not None and each_has_its_own(port)
+
+
+follow_forks(_renew, _resume, _hand_over)
+
+
+def _assemble(installed: _Installed) -> None:
+    """Connect the profiler with all that it needs, and start it."""
+    profiler, settings, undo, doors = installed
     undo.callback(profiler.cancel)
+    undo.callback(doors.close)
     if not settings.enabled:
         return
     for choice in settings.recorders:
-        profiler.add_recorder(_recorder(choice, profiler, undo))
-    if settings.port is not None:
-        _serve(profiler, settings, settings.port, undo)
+        quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long
+        profiler.add_recorder(_recorder(choice, profiler, undo), quick=quick)
+    _serve(installed)
     profiler.start()
+    if settings.run_dir is not None:
+        _join_service(profiler, settings.run_dir, undo)
+    if follow_uwsgi():
+        profiler.hand_over()
+        _hand_over()
 
 
 def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Recorder:
     """Return the recorder that one part of the setting `recorders` names or is."""
     try:
         if choice == "prometheus":
+            from ox_otel._multiprocess import MULTIPROCESS, MultiprocessRecorder
             from ox_otel.prometheus import PrometheusRecorder
 
+            if os.environ.get(MULTIPROCESS):
+                return MultiprocessRecorder(profiler)
             prometheus = PrometheusRecorder(profiler)
             undo.callback(prometheus.close)
             return prometheus
@@ -120,21 +157,38 @@ def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Re
     return made
 
 
-def _serve(profiler: Profiler, settings: Settings, port: int, undo: ExitStack) -> None:
-    """Open our own endpoint; where that fails, the host goes on without."""
+def _join_service(profiler: Profiler, folder: str, undo: ExitStack) -> None:
+    """Do as the service does; where that fails, this process is controlled for itself."""
+    from ox_otel._service import Service
+
+    try:
+        service = Service(folder, profiler)
+    except Exception as error:
+        warn("ox_otel: no service in %s: %s", folder, error)
+        return
+    profiler.share = service.share
+    undo.callback(service.close)
+
+
+def _serve(installed: _Installed) -> None:
+    """Open our own endpoint if there is to be one; where that fails, the host goes on without."""
+    profiler, settings, _, doors = installed
+    if settings.port is None:
+        return
     # here, because the standard library's HTTP server is dear to import
     from ox_otel._endpoint import Endpoint
-    from ox_otel.http import Site, is_loopback
+    from ox_otel.http import Exposure, is_loopback
 
-    site = Site(profiler, None, settings.token, is_loopback(settings.host))
+    is_local = isinstance(settings.port, str) or is_loopback(settings.host)
+    exposure = Exposure(profiler, None, settings.token, is_local)
     if "prometheus" in settings.recorders:
         from ox_otel.prometheus import expose
 
-        site = site._replace(expose=expose)
+        exposure = exposure._replace(metrics=expose)
     try:
-        endpoint = Endpoint(settings.host, port, site)
+        endpoint = Endpoint(settings.host, settings.port, exposure)
     except Exception as error:
-        _log.warning("ox_otel: no endpoint at %s:%s: %s", settings.host, port, error)
+        warn("ox_otel: no endpoint at %s:%s: %s", settings.host, settings.port, error)
         return
     profiler.url = endpoint.url
-    undo.callback(endpoint.close)
+    doors.callback(endpoint.close)

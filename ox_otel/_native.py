@@ -16,27 +16,24 @@ from typing import Any
 own_idents: set[int] = set()
 """The idents of our live threads: no sample looks at them."""
 
-if hasattr(os, "register_at_fork"):
-    # in a child they do not exist, and its own threads may get the same idents
-    os.register_at_fork(after_in_child=own_idents.clear)
-
 _FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT"}
 """Signals of the thread itself, which faulthandler must be able to take wherever it crashes."""
 
 
 def _original(name: str) -> Any:
     """Return `_thread.name` as the interpreter made it."""
+    # what another thread is still importing may lack a function, and has not patched anything yet
     gevent = sys.modules.get("gevent.monkey")
-    if gevent is not None:
+    if gevent is not None and hasattr(gevent, "get_original"):
         return gevent.get_original("_thread", name)
     eventlet = sys.modules.get("eventlet.patcher")
-    if eventlet is not None:
+    if eventlet is not None and hasattr(eventlet, "original"):
         return getattr(eventlet.original("_thread"), name)
     return getattr(_thread, name)
 
 
 def get_ident() -> int:
-    """Return the ident of the native thread that calls, whatever green one runs on it."""
+    """Return the ident of the calling native thread, not of the green one that runs on it."""
     ident: int = _original("get_ident")()
     return ident
 
@@ -97,7 +94,7 @@ class Worker:
         return True
 
     def _run(self) -> None:
-        ident = _original("get_ident")()
+        ident = get_ident()
         own_idents.add(ident)
         try:
             if hasattr(signal, "pthread_sigmask"):

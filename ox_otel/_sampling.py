@@ -1,10 +1,11 @@
-"""The body of the one thread: sample, deliver, rest, and never die."""
+"""The body of the thread that samples: sample, deliver, rest, and never die."""
 
 import os
 import time
 from collections.abc import Callable
 
 from ox_otel._clock import Schedule
+from ox_otel._interpreter import Unsafe
 from ox_otel._native import Alarm
 from ox_otel._pipeline import Pipeline
 from ox_otel._settings import Settings
@@ -74,11 +75,14 @@ class Sampling:
             else:
                 self._attempt("sample", pipeline.sample)
         self._attempt("batch", pipeline.rest)
+        pipeline.end()
 
     def _attempt(self, kind: str, act: Callable[[float], None]) -> None:
         """Do one thing at the present time; an error is counted and, if it persists, answered."""
         try:
             act(time.monotonic())
+        except Unsafe as unsafe:
+            self._suspend(str(unsafe))
         except BaseException as error:  # not even a stray SystemExit may end the thread
             self.pipeline.count_error(kind)
             self._errors_in_a_row += 1

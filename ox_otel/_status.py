@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 State = Literal["running", "paused", "suspended", "stopped", "failed", "unsupported"]
 
@@ -15,6 +15,13 @@ suspension by the budget."""
 
 OWN_SERIES = 11 + len(ERROR_KINDS) + 8
 """Series that tell of the profiler itself; all others belong to functions."""
+
+
+class Wishes(NamedTuple):
+    """What can be wished of a profiler that runs: rest, and seconds between two samples."""
+
+    paused: bool
+    interval: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ CPU, so that the CPU seconds of a stack are those that the kernel has counted, w
 All else, hits and waiting, comes from samples, of which a few a second will do.
 """
 
-import os
 import random
 import signal
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 
 from ox_otel import _ticks
+from ox_otel._fork import follow_forks
 from ox_otel._interpreter import blocks_signal
 from ox_otel._looks import Look, Thread
 from ox_otel._names import Names
@@ -39,7 +39,7 @@ def _after_fork() -> None:
     _owner = None
 
 
-os.register_at_fork(after_in_child=_after_fork)
+follow_forks(_after_fork)
 
 
 class Account:

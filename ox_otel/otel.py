@@ -5,12 +5,12 @@ immutable snapshot. A provider that the host sets later is used from then on. Th
 delays is left out: the API has none that can be observed.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 
+from ox_otel._fork import follow_forks
 from ox_otel._metrics import FUNCTION, METRICS, Metric
 from ox_otel._profiler import Profiler
 from ox_otel._status import package_version
@@ -39,13 +39,17 @@ class OtelRecorder:
     def __init__(self, profiler: Profiler, provider: MeterProvider | None = None) -> None:
         self._profiler = profiler
         self._provider = provider
-        self._pid = os.getpid()
-        self._counts = CountingRecorder()
-        self._named = {_REST}
+        self._begin()
+        follow_forks(self._begin)
         is_new = provider not in _publishing
         _publishing[provider] = self
         if is_new:
             _create_instruments(provider)
+
+    def _begin(self) -> None:
+        """Begin with nothing: in a forked child, too, since the figures are its parent's."""
+        self._counts = CountingRecorder()
+        self._named = {_REST}
 
     def close(self) -> None:
         """Publish nothing more."""
@@ -69,9 +73,7 @@ class OtelRecorder:
         self._counts.record(replace(batch, functions=functions))
 
     def observe(self, metric: Metric) -> list[Observation]:
-        """Return the series of *metric*; none after an error, and none in a forked child."""
-        if self._pid != os.getpid():  # the figures are the parent's
-            return []
+        """Return the series of *metric*; none after an error."""
         with self._profiler.charging():
             try:
                 values = metric.read(self._counts.snapshot(), self._profiler.status())

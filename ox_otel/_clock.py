@@ -56,8 +56,8 @@ class Schedule:
     @property
     def stretched(self) -> float:
         """Seconds between samples as the budget allows them, never less than asked for."""
-        needed = self._sample_cost / (_MARGIN * self._max_overhead)
-        return max(self.interval * self.pace, min(needed, LONGEST_INTERVAL))
+        needed = self._sample_cost / (_MARGIN * self._max_overhead * self.pace)
+        return max(self.interval, min(needed, LONGEST_INTERVAL))
 
     def restart(self, now: float) -> None:
         """Begin anew at *now*: what happened before is neither late nor missed."""
@@ -108,7 +108,7 @@ class Schedule:
 
     def _mean_gap(self) -> float:
         quiet_gap = min(self._quiet * _QUIET_SHARE, QUIET_INTERVAL)
-        return max(self.stretched, quiet_gap)
+        return max(self.stretched * self.pace, quiet_gap)
 
     def _gap(self) -> float:
         return self._mean_gap() * self._uniform(1 - _JITTER, 1 + _JITTER)

@@ -15,11 +15,11 @@ def engine_for(
     names: Names,
     max_depth: int,
     on_error: Callable[[str], None],
-    gap: Callable[[], float],
+    interval: Callable[[], float],
 ) -> tuple[Threads, str]:
     """Return the engine that is *wanted*, or the portable one and why.
 
-    *gap* returns the seconds between two samples.
+    *interval* returns the seconds between two samples, as far as the budget has stretched it.
     """
     portable = Threads(names, max_depth, on_error)
     if wanted == "threads":
@@ -34,4 +34,4 @@ def engine_for(
         return portable, f"the engine ticks is not in this installation: {error}"
     if reason := obstacle():
         return portable, f"the engine ticks cannot be had: {reason}"
-    return Ticks(names, max_depth, on_error, gap), ""
+    return Ticks(names, max_depth, on_error, interval), ""

@@ -32,7 +32,8 @@ class Status:
         state: `suspended` means that sampling waits by itself and will try again.
         reason: why it is suspended, failed or unsupported, or what is not as asked; else empty.
         engine: the engine in use.
-        interval: mean seconds between samples, as asked for or as far as the budget stretches it.
+        interval: mean seconds between samples, as asked for or as far as the budget stretches it; with
+            ticks two stand for one, and samples come each five.
         samples: samples taken.
         missed: samples that came too late to be taken.
         errors: errors of all kinds.

@@ -23,8 +23,8 @@ from ox_otel.recorders import Stack, Usage
 PACE = 5
 """Intervals from one sample to the next."""
 
-TICKS_A_SAMPLE = 2 * PACE
-"""Periods of a tick, each so much CPU of one thread, in the time from one sample to the next."""
+TICKS_AN_INTERVAL = 2
+"""So many ticks come of a thread that uses CPU for one interval."""
 
 PATIENCE = 5
 """Periods of CPU without a tick after which a thread's CPU is given up as not to be placed."""
@@ -56,7 +56,7 @@ class Account:
 
 
 class Ticks(Threads):
-    """Counts CPU by ticks, and the rest by samples, taken each so many seconds as *gap* returns.
+    """Counts CPU by ticks, the rest by samples; both keep to the seconds that *interval* returns.
 
     A thread that cannot have a timer, or blocks the signal, is left to the portable engine; all
     are when somebody else takes the signal, which `reason` then says.
@@ -70,10 +70,10 @@ class Ticks(Threads):
         names: Names,
         max_depth: int,
         on_error: Callable[[str], None],
-        gap: Callable[[], float],
+        interval: Callable[[], float],
     ) -> None:
         super().__init__(names, max_depth, on_error)
-        self._gap = gap
+        self._interval = interval
         self._period = 0
         self._strangers = Strangers(names)
         self._accounts: dict[int, Account] = {}  # by ident
@@ -86,7 +86,7 @@ class Ticks(Threads):
             self._stand_back(reason)
         if self.reason:
             return super().sample(delay)
-        self._set_period(round(1e9 * self._gap() / TICKS_A_SAMPLE))
+        self._set_period(round(1e9 * self._interval() / TICKS_AN_INTERVAL))
         moved = super().sample(delay)
         self._take()
         self._arm(ident for ident in self._moving if ident in self._threads)

@@ -26,7 +26,7 @@ class Engine(Ticks):
 
     def __init__(self) -> None:
         self.errors: list[str] = []
-        super().__init__(Names(), 64, self.errors.append, lambda: 0.1)
+        super().__init__(Names(), 64, self.errors.append, lambda: 0.02)
 
 
 @pytest.fixture
@@ -360,7 +360,7 @@ def test_subinterpreters_have_none() -> None:
         f"sys.path[:] = {sys.path!r}\n"
         "from ox_otel._engines import engine_for\n"
         "from ox_otel._names import Names\n"
-        "engine, reason = engine_for('ticks', Names(), 9, print, lambda: 0.1)\n"
+        "engine, reason = engine_for('ticks', Names(), 9, print, lambda: 0.02)\n"
         "print(engine.name, bool(reason))\n"
         "''')"
     )
@@ -388,11 +388,11 @@ def test_a_child_can_have_its_own(engine: Engine) -> None:
 
 def test_the_period_follows_the_interval() -> None:
     """A longer interval means fewer ticks."""
-    gap = 0.1
-    engine = Ticks(Names(), 64, print, lambda: gap)
+    interval = 0.02
+    engine = Ticks(Names(), 64, print, lambda: interval)
     with threads(lambda: burn(0.3)):
         engine.sample(0.0)
-        gap = 0.4
+        interval = 0.08
         burn(0.001)
         engine.sample(0.0)
         period = engine._period

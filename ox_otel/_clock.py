@@ -38,11 +38,13 @@ class Schedule:
 
     Attributes:
         interval: seconds between samples as asked for.
+        pace: after how many intervals a sample is due; an engine that has other means needs fewer.
         delays: how late the samples came since somebody last took them away.
     """
 
     def __init__(self, interval: float, max_overhead: float, random: Random | None = None) -> None:
         self.interval = interval
+        self.pace = 1
         self.delays = Delays()
         self._max_overhead = max_overhead
         self._uniform = (random or Random()).uniform  # noqa: S311 - not a secret
@@ -54,7 +56,7 @@ class Schedule:
     @property
     def stretched(self) -> float:
         """Seconds between samples as the budget allows them, never less than asked for."""
-        needed = self._sample_cost / (_MARGIN * self._max_overhead)
+        needed = self._sample_cost / (_MARGIN * self._max_overhead * self.pace)
         return max(self.interval, min(needed, LONGEST_INTERVAL))
 
     def restart(self, now: float) -> None:
@@ -106,7 +108,7 @@ class Schedule:
 
     def _mean_gap(self) -> float:
         quiet_gap = min(self._quiet * _QUIET_SHARE, QUIET_INTERVAL)
-        return max(self.stretched, quiet_gap)
+        return max(self.stretched * self.pace, quiet_gap)
 
     def _gap(self) -> float:
         return self._mean_gap() * self._uniform(1 - _JITTER, 1 + _JITTER)

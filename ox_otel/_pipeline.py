@@ -6,12 +6,12 @@ from types import MappingProxyType
 
 from ox_otel._clock import Delays, Schedule
 from ox_otel._delivery import Courier, Delivery
+from ox_otel._engines import engine_for
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import Names
 from ox_otel._native import allocate_lock
 from ox_otel._settings import Settings
 from ox_otel._status import OWN_SERIES
-from ox_otel._threads import Threads
 from ox_otel.recorders import Batch, CountingRecorder, Recorder
 
 BATCH_SECONDS = 1.0
@@ -41,7 +41,14 @@ class Pipeline:
         self.last_sample: float | None = None
         self._schedule = schedule
         names = Names(settings.include, settings.exclude)
-        self._engine = Threads(names, settings.max_depth, self.count_error)
+        self._engine, self._reason = engine_for(
+            settings.engine,
+            names,
+            settings.max_depth,
+            self.count_error,
+            lambda: schedule.stretched,
+        )
+        schedule.pace = self._engine.pace
         self._ledger = Ledger((settings.max_series - OWN_SERIES) // SERIES_PER_FUNCTION)
         self._quick = [Delivery(self.counts, self.count_error)]
         self._couriers: list[Courier] = []
@@ -56,6 +63,11 @@ class Pipeline:
     def engine(self) -> str:
         """The name of the engine."""
         return self._engine.name
+
+    @property
+    def reason(self) -> str:
+        """Why that is not the engine asked for; empty where it is."""
+        return self._reason or self._engine.reason
 
     def add(self, recorder: Recorder, *, quick: bool) -> None:
         """Hand all further batches to *recorder* too: here if it is *quick*, else on a thread."""
@@ -105,11 +117,19 @@ class Pipeline:
         self.overhead_ratio = 0.0
         self._began = now
 
+    def rest(self, now: float) -> None:
+        """Make a last batch, and have the engine do nothing until `begin`."""
+        try:
+            self.flush(now)
+        finally:
+            self._engine.reset()
+
     def sample(self, now: float) -> None:
         """Take one sample; make a batch if one is due."""
         self.last_sample = now
         moved = self._engine.sample(self._schedule.delay(now))
         self.samples += 1
+        self._schedule.pace = self._engine.pace
         self._schedule.sampled(now, moved=moved)
         if now - self._began >= BATCH_SECONDS or self._engine.full:
             self.flush(now)

@@ -265,9 +265,7 @@ class Profiler:
         hanging = self._pipeline.hanging()
         if hanging:
             return "running", f"does not return from a delivery: {', '.join(hanging)}"
-        if self._settings.engine == "ticks":
-            return "running", "the engine ticks is not in this version; threads is used"
-        return "running", ""
+        return "running", self._pipeline.reason
 
     def _flush(self) -> None:
         """Have the thread make a batch of what it has; wait for it half a second at the most."""

@@ -77,7 +77,7 @@ class Settings:
         "auto",
         as_one_of("auto", "threads", "ticks"),
         "auto, threads or ticks",
-        "how samples are taken; this version has `threads` only, which `auto` is",
+        "who tells what CPU is used for: samples of all threads, or the kernel's ticks on Linux; `auto` takes ticks where they are proven",
     )
     interval: float = _setting(
         0.02, as_number(0.001, 60), "seconds from 0.001 to 60", "mean time between two samples"

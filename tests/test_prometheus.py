@@ -13,7 +13,8 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from ox_otel import Batch, Function, Profiler, Settings, Usage
-from ox_otel._ledger import RETIRE_AFTER, SERIES_PER_FUNCTION, Ledger
+from ox_otel._heat import RETIRE_AFTER
+from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import valid
 from ox_otel._status import ERROR_KINDS, OWN_SERIES
 from ox_otel.prometheus import PrometheusRecorder, expose

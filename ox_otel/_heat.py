@@ -41,7 +41,8 @@ class Heat(Generic[K]):
             self._total /= self._weight
             self._weight = 1.0
         if len(self._heat) > 4 * self._limit:
-            self._heat = dict(nlargest(2 * self._limit, self._heat.items(), key=_by_heat))
+            hottest = nlargest(2 * self._limit, self._heat, key=self._heat.__getitem__)
+            self._heat = {key: self._heat[key] for key in hottest}
 
     def observe(self, hits: float) -> None:
         """Take note of all *hits* that there were, which shares are taken of."""
@@ -53,21 +54,28 @@ class Heat(Generic[K]):
         for key in candidates:
             self._heat[key] = self._heat.get(key, 0.0) + heat
 
-    def worthy(self) -> list[tuple[K, bool]]:
-        """Return those that have earned a series, hottest first, and whether their share says so.
+    def worthy(self, among: Iterable[K] | None = None) -> list[tuple[float, K]]:
+        """Return those that have earned a series, each after its heat, hottest first.
 
-        Whose share does not may have a place only while half of the table is free.
+        *among* are the candidates to look at, by default all.
         """
         cheap = _CHEAP * self._weight
-        dear = max(cheap, self._total / self._limit)
-        worthy = [entry for entry in self._heat.items() if entry[1] >= cheap]
+        candidates = self._heat if among is None else among
+        worthy = [(self._heat[key], key) for key in candidates if self._heat[key] >= cheap]
         worthy.sort(key=_by_heat, reverse=True)
-        return [(key, heat >= dear) for key, heat in worthy]
+        return worthy
+
+    def matters(self, heat: float) -> bool:
+        """Return whether so much heat is the share of one place, or more, of all that there was.
+
+        Who has less may have a series only while there is plenty of room.
+        """
+        return heat >= max(_CHEAP * self._weight, self._total / self._limit)
 
     def forget(self, candidate: K) -> None:
         """Let go of one that is a candidate no more."""
         del self._heat[candidate]
 
 
-def _by_heat(entry: tuple[object, float]) -> float:
-    return entry[1]
+def _by_heat(entry: tuple[float, object]) -> float:
+    return entry[0]

@@ -68,8 +68,8 @@ class Ledger:
     def _admit(self, now: float) -> dict[Function, Function]:
         """Give series to those that earned one; return what was retired for it."""
         retired: dict[Function, Function] | None = None
-        for function, matters in self._heat.worthy():
-            if not matters and len(self._last_used) >= self._limit // 2:
+        for heat, function in self._heat.worthy():
+            if not self._heat.matters(heat) and len(self._last_used) >= self._limit // 2:
                 break
             limit = self._limit if function.name == OTHER else self._limit - self._limit // 8
             if len(self._last_used) >= limit and retired is None:

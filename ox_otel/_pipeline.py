@@ -12,11 +12,18 @@ from ox_otel._native import allocate_lock
 from ox_otel._settings import Settings
 from ox_otel._status import OWN_SERIES
 from ox_otel._threads import Threads
+from ox_otel._tree import SERIES_PER_NODE, Tree
 from ox_otel.recorders import Batch, CountingRecorder, Recorder
 
 BATCH_SECONDS = 1.0
 
 _SMOOTHING_SECONDS = 3.0  # about how far back the overhead ratio looks
+
+
+def series(counted: Batch) -> int:
+    """Return how many series these totals are published as, our own included."""
+    functions = len(counted.functions) * SERIES_PER_FUNCTION
+    return functions + len(counted.tree) * SERIES_PER_NODE + OWN_SERIES
 
 
 class Pipeline:
@@ -41,7 +48,12 @@ class Pipeline:
         self._schedule = schedule
         names = Names(settings.include, settings.exclude)
         self._engine = Threads(names, settings.max_depth, self.count_error)
-        self._ledger = Ledger((settings.max_series - OWN_SERIES) // SERIES_PER_FUNCTION)
+        available = settings.max_series - OWN_SERIES
+        self._tree: Tree | None = None
+        if settings.tree != "off":
+            self._tree = Tree(available // 2 // SERIES_PER_NODE, settings.tree)
+            available -= available // 2
+        self._ledger = Ledger(available // SERIES_PER_FUNCTION)
         self._deliveries = [Delivery(self.counts)]
         self._counting = allocate_lock()  # held for an addition, over what any thread may count
         self._errors: Counter[str] = Counter()
@@ -99,11 +111,13 @@ class Pipeline:
         """Make a batch of all that is not in one yet and hand it to the recorders."""
         stacks = self._engine.drain()
         gains, retired = self._ledger.settle(stacks, now)
+        tree, retired_nodes = self._tree.settle(stacks, now) if self._tree else ({}, {})
         lateness, self._schedule.lateness = self._schedule.lateness, Lateness()
         samples = lateness.delays.total()
         batch = Batch(
             functions=MappingProxyType(gains),  # the same for all recorders: nobody can change it
             stacks=MappingProxyType(stacks),
+            tree=MappingProxyType(tree),
             samples=samples,
             missed=lateness.missed,
             delays=MappingProxyType(lateness.delays),
@@ -111,6 +125,7 @@ class Pipeline:
             overhead_seconds=self._overhead(now, samples),
             errors=MappingProxyType(self._taken_errors()),
             retired=MappingProxyType(retired),
+            retired_nodes=MappingProxyType(retired_nodes),
         )
         for delivery in self._deliveries:
             if not delivery.deliver(batch, now):

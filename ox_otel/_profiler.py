@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Self
 
 from ox_otel._interpreter import unsupported
-from ox_otel._ledger import SERIES_PER_FUNCTION
 from ox_otel._native import Worker, allocate_lock, own_idents
+from ox_otel._pipeline import series
 from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
-from ox_otel._status import OWN_SERIES, State, Status
+from ox_otel._status import State, Status
 from ox_otel.recorders import Answer, Batch, Recorder
 
 STOP_SECONDS = 1.0
@@ -137,7 +137,7 @@ class Profiler:
             missed=counted.missed,
             errors=sum(counted.errors.values()),
             overhead_ratio=pipeline.overhead_ratio if state == "running" else 0.0,
-            series=len(counted.functions) * SERIES_PER_FUNCTION + OWN_SERIES,
+            series=series(counted),
             series_limit=self._settings.max_series,
             last_sample_age=None if last is None else time.monotonic() - last,
             pid=os.getpid(),

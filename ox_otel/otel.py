@@ -14,10 +14,22 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, g
 from ox_otel._metrics import FUNCTION, METRICS, Metric
 from ox_otel._profiler import Profiler
 from ox_otel._status import package_version
-from ox_otel.recorders import NOTHING, OTHER, Batch, CountingRecorder, Function, Usage
+from ox_otel.recorders import (
+    NOTHING,
+    OTHER,
+    TOKEN_LENGTH,
+    Batch,
+    CountingRecorder,
+    Function,
+    Node,
+    Usage,
+)
 
 MAX_FUNCTIONS = 990
 """With two states each, fewer than the 2000 attribute sets that an SDK allows an instrument."""
+
+MAX_NODES = 1990
+"""The same for the tree, which has no states."""
 
 _REST = Function(OTHER, OTHER)
 
@@ -42,6 +54,7 @@ class OtelRecorder:
         self._pid = os.getpid()
         self._counts = CountingRecorder()
         self._named = {_REST}
+        self._nodes: dict[str, Node] = {}  # by path
         is_new = provider not in _publishing
         _publishing[provider] = self
         if is_new:
@@ -53,10 +66,11 @@ class OtelRecorder:
             _publishing[self._provider] = None
 
     def record(self, batch: Batch) -> None:
-        """Add *batch* to what the next collection observes, at most `MAX_FUNCTIONS` by name.
+        """Add *batch* to what the next collection observes.
 
-        The others count under `OTHER`, where a stack with several of them counts several times
-        but for its self figures.
+        That is at most `MAX_FUNCTIONS` by name. The others count under `OTHER`, where a stack
+        with several of them counts several times but for its self figures. Beyond `MAX_NODES` of
+        the tree, nodes count as the nearest above them.
         """
         self._named -= batch.retired.keys()
         self._named.update(batch.retired.values())
@@ -66,7 +80,22 @@ class OtelRecorder:
                 self._named.add(function)
             home = function if function in self._named else _REST
             functions[home] = functions.get(home, NOTHING).plus(usage)
-        self._counts.record(replace(batch, functions=functions))
+        self._counts.record(replace(batch, functions=functions, tree=self._tree(batch)))
+
+    def _tree(self, batch: Batch) -> dict[Node, int]:
+        for ended, heir in batch.retired_nodes.items():
+            if self._nodes.pop(ended.path, None):
+                self._nodes[heir.path] = heir
+        tree: dict[Node, int] = {}
+        for node, time in sorted(batch.tree.items()):  # from the root upward
+            path, parent = node.path, node.path[:-TOKEN_LENGTH]
+            if len(self._nodes) < MAX_NODES and (not parent or parent in self._nodes):
+                self._nodes[path] = node
+            while path not in self._nodes:
+                path = path[:-TOKEN_LENGTH]
+            home = self._nodes[path]
+            tree[home] = tree.get(home, 0) + time
+        return tree
 
     def observe(self, metric: Metric) -> list[Observation]:
         """Return the series of *metric*; none after an error, and none in a forked child."""

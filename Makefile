@@ -1,4 +1,5 @@
 # Each target does its own set-up. Another Python than the newest found: make test PYTHON=python3.12
+# A Python that test-all may leave out, as it has been tested: make test-all TESTED=/usr/bin/python3.12
 
 PYTHON ?= $(firstword $(shell scripts/pythons))
 
@@ -19,7 +20,7 @@ test: $(wheel) ## every test, on one Python
 
 test-all: $(wheel) ## every test, on every Python found and on those of Debian's next release
 	@scripts/debian-packages $(servers)
-	scripts/test-all build/wheel/*.whl
+	scripts/test-all build/wheel/*.whl $(TESTED)
 
 soak: $(wheel) ## a service under load for ten minutes: memory, descriptors, errors (SOAK_SECONDS=600)
 	@scripts/debian-packages prometheus

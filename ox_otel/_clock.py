@@ -22,10 +22,10 @@ _SMOOTHING = 0.3  # weight of the newest batch in the estimate of what a sample 
 
 
 @dataclass
-class Lateness:
+class Delays:
     """How late samples came: how many by how much, and how many so late that they were missed."""
 
-    delays: Counter[float] = field(default_factory=Counter)
+    counts: Counter[float] = field(default_factory=Counter)
     seconds: float = 0.0
     missed: int = 0
 
@@ -38,12 +38,12 @@ class Schedule:
 
     Attributes:
         interval: seconds between samples as asked for.
-        lateness: how late the samples came since somebody last took it away.
+        delays: how late the samples came since somebody last took them away.
     """
 
     def __init__(self, interval: float, max_overhead: float, random: Random | None = None) -> None:
         self.interval = interval
-        self.lateness = Lateness()
+        self.delays = Delays()
         self._max_overhead = max_overhead
         self._uniform = (random or Random()).uniform  # noqa: S311 - not a secret
         self._sample_cost = 0.0
@@ -74,7 +74,7 @@ class Schedule:
         Those that were due are missed, but the next one is not late: nobody else held it up.
         """
         if self._due < now:
-            self.lateness.missed += int((now - self._due) / self._mean_gap())
+            self.delays.missed += int((now - self._due) / self._mean_gap())
             self._due = now
 
     def delay(self, now: float) -> float:
@@ -87,14 +87,14 @@ class Schedule:
         A process in which nothing has *moved* is looked at more rarely, the longer the more.
         """
         delay = self.delay(now)
-        lateness = self.lateness
-        lateness.delays[DELAY_BOUNDS[bisect_left(DELAY_BOUNDS, delay)]] += 1
-        lateness.seconds += delay
+        delays = self.delays
+        delays.counts[DELAY_BOUNDS[bisect_left(DELAY_BOUNDS, delay)]] += 1
+        delays.seconds += delay
         self._moved_at = now if moved else self._moved_at
         self._quiet = now - self._moved_at
         self._due = min(self._due, now) + self._gap()
         if self._due < now:
-            lateness.missed += 1 + int((now - self._due) / self._mean_gap())
+            delays.missed += 1 + int((now - self._due) / self._mean_gap())
             self._due = now + self._gap()
 
     def charge(self, cpu_seconds: float, samples: int) -> None:

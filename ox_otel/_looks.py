@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 from ox_otel._tallies import Ids, Tally
 
-UNSEEN = -1
-
 Site = tuple[int, int]
 """A call site: the id of a known code object, and the offset of the instruction."""
 
@@ -17,42 +15,38 @@ class Thread:
     __slots__ = (
         "clock",
         "core_wait",
+        "counted",
+        "counted_at",
         "cpu",
+        "ident",
         "ids",
-        "looks",
+        "read_at",
         "running",
-        "seen_at",
-        "seen_cpu",
+        "samples",
+        "seen",
         "tally",
     )
 
-    def __init__(self, clock: int | None, cpu: int, seen_at: int) -> None:
+    def __init__(self, ident: int, clock: int | None, cpu: int, counted_at: int) -> None:
+        self.ident = ident
         self.clock = clock
-        self.cpu = cpu  # how much of its CPU clock has been counted
-        self.seen_at = seen_at  # until when its time has been counted
-        self.looks = 0  # until which look of the engine its hits have been counted
-        self.seen_cpu = UNSEEN  # its CPU clock when its stack was seen
+        self.cpu = cpu  # its CPU clock, when that was read last
+        self.read_at = counted_at  # when that was
+        self.counted = cpu  # how much of its CPU clock has been counted
+        self.counted_at = counted_at  # until when its time has been counted
+        self.samples = 0  # until which sample of the engine its hits have been counted
+        self.seen = False  # whether its stack has been seen since its clock was read last
         self.core_wait = -inf  # how long it had waited for a core when last asked
         self.running = False
         self.ids: Ids = ()
         self.tally = Tally(())
 
 
-class Mover(NamedTuple):
-    """A thread that may have moved since the last look."""
-
-    ident: int
-    cpu: int  # its CPU clock
-    read_at: int  # when that was read
-
-
 class Look(NamedTuple):
     """A thread as it is seen now."""
 
     thread: Thread
-    cpu: int  # its CPU clock
-    read_at: int  # when that was read
-    used: int  # of it, what has not been counted yet
+    used: int  # of its CPU clock, what has not been counted yet
     ids: Ids
     site: Site
     interrupted: bool  # it was running, beyond doubt

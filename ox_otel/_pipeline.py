@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from types import MappingProxyType
 
-from ox_otel._clock import Lateness, Schedule
+from ox_otel._clock import Delays, Schedule
 from ox_otel._delivery import Delivery
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import Names
@@ -112,16 +112,16 @@ class Pipeline:
         stacks = self._engine.drain()
         gains, retired = self._ledger.settle(stacks, now)
         tree, retired_nodes = self._tree.settle(stacks, now) if self._tree else ({}, {})
-        lateness, self._schedule.lateness = self._schedule.lateness, Lateness()
-        samples = lateness.delays.total()
+        delays, self._schedule.delays = self._schedule.delays, Delays()
+        samples = delays.counts.total()
         batch = Batch(
             functions=MappingProxyType(gains),  # the same for all recorders: nobody can change it
             stacks=MappingProxyType(stacks),
             tree=MappingProxyType(tree),
             samples=samples,
-            missed=lateness.missed,
-            delays=MappingProxyType(lateness.delays),
-            delay_seconds=lateness.seconds,
+            missed=delays.missed,
+            delays=MappingProxyType(delays.counts),
+            delay_seconds=delays.seconds,
             overhead_seconds=self._overhead(now, samples),
             errors=MappingProxyType(self._taken_errors()),
             retired=MappingProxyType(retired),

@@ -96,47 +96,48 @@ class Placement:
         """Forget all evidence: ids of code objects mean nothing any more."""
         self._sites.forget()
 
-    def running(self, looks: list[Look], lateness: float, others: int) -> list[bool]:
+    def running(self, looks: list[Look], delay: float, others: int) -> list[bool]:
         """Return, for each look of one sample, whether the thread was running.
 
-        *lateness* is by how many seconds the sample was late, *others* how many nanoseconds of CPU
+        *delay* is by how many seconds the sample was late, *others* how many nanoseconds of CPU
         all threads but ours have used since the one before. Lets go of the GIL.
         """
         interrupted = any(look.interrupted for look in looks)
         advancing = [not look.interrupted and _clock_advances(look) for look in looks]
-        # whoever waits for the GIL looks every 5 ms whether it is still held; woken more often, it
-        # was let go of and taken again under our nose, by whoever calls into C and does not burn
-        let_go = waits_of_ours() - self._waits > 4 + 2 * lateness / SWITCH
         verdicts = []
         for look, advances in zip(looks, advancing, strict=True):
             running = look.interrupted
             if not running:
                 alone = look.used > BUSY and others - look.used < BUSY
-                held = alone and lateness >= SWITCH and not let_go
-                burning = advances or (held and self._was_on_core(look, lateness))
-                waiting = lateness < PROMPT and not interrupted
+                burning = advances or (alone and delay >= SWITCH and self._held(look, delay))
+                waiting = delay < PROMPT and not interrupted
                 running = self._sites.burns(look.site, burning=burning, waiting=waiting)
             verdicts.append(running)
         self._waits = waits_of_ours()
         return verdicts
 
-    def _was_on_core(self, look: Look, lateness: float) -> bool:
-        """Return whether the GIL was held for long, and not only because cores were busy."""
+    def _held(self, look: Look, delay: float) -> bool:
+        """Return whether the GIL was held all the *delay*, and not only because cores were busy."""
         if self._sites.is_certain(look.site):
             return True  # no need to ask, which is dear
+        # whoever waits for the GIL looks every 5 ms whether it is still held; woken more often, it
+        # was let go of and taken again under our nose, by whoever calls into C and does not burn
+        if waits_of_ours() - self._waits > 4 + 2 * delay / SWITCH:
+            return False
         thread = look.thread
         own_before, self._core_wait = self._core_wait, core_wait()
         before, thread.core_wait = thread.core_wait, core_wait(thread.clock)
         waited = self._core_wait - own_before + thread.core_wait - before
-        return lateness - waited >= SWITCH
+        return delay - waited >= SWITCH
 
 
 def _clock_advances(look: Look) -> bool:
     """Return whether the thread's clock has gone on while we hold the GIL."""
-    clock, elapsed = look.thread.clock, time.monotonic_ns() - look.read_at
+    thread = look.thread
+    clock, elapsed = thread.clock, time.monotonic_ns() - thread.read_at
     if clock is None or elapsed > TOO_LONG:
         return False
     try:
-        return time.clock_gettime_ns(clock) - look.cpu >= elapsed / 2
+        return time.clock_gettime_ns(clock) - thread.cpu >= elapsed / 2
     except OSError:  # it is gone
         return False

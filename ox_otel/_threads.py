@@ -5,17 +5,19 @@ no frame, and holds the GIL for well under the switch interval.
 
 A thread's CPU clock tells how much of the time since the last look it ran. A thread whose clock
 stands still has not moved: it waits where it was seen, so it is neither walked again nor written
-down before it moves (or a batch is due).
+down before it moves (or a batch is due). Nor is its clock read while the clocks of those that
+moved lately explain all the CPU that the process used.
 """
 
 import _thread
 import random
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from types import FrameType
 
 from ox_otel._interpreter import clock_of, current_frames
-from ox_otel._looks import UNSEEN, Look, Mover, Thread
+from ox_otel._looks import Look, Thread
 from ox_otel._names import Names
 from ox_otel._native import own_idents
 from ox_otel._placement import Placement, is_interruptible
@@ -32,7 +34,7 @@ MAX_CODES = 5_000
 UNNOTICED = 30_000
 """Nanoseconds of CPU in a process that may go unnoticed until they have become more."""
 
-NEVER = -UNNOTICED  # a reading of the others' CPU after which no process passes for quiet
+NEVER = -UNNOTICED  # a reading of the others' CPU after which nothing goes unnoticed
 
 
 class Threads:
@@ -53,53 +55,58 @@ class Threads:
         self._tallies = Tallies(names)
         self._placement = Placement()
         self._threads: dict[int, Thread] = {}
-        self._looks = 0
+        self._idents: list[int] = []  # of these, in the order of the interpreter's list
+        self._moving: set[int] = set()  # idents of those that moved since the last drain
+        self._samples = 0
         self._now = 0
         self._previous = 0
         self._others = 0  # CPU of all threads but ours, when they were looked at
+        self._explained = 0  # of that, what their own clocks have told us of
 
     @property
     def full(self) -> bool:
         """Whether a drain is due before the memory bound is passed."""
         return len(self._tallies) > MAX_STACKS or len(self._names.known) > MAX_CODES
 
-    def sample(self, lateness: float) -> bool:
+    def sample(self, delay: float) -> bool:
         """Look at every thread once; return whether any has moved since the last sample.
 
-        *lateness* is how long after its due time the sample is taken, in seconds.
+        *delay* is how long after its due time the sample is taken, in seconds.
         """
         self._now = time.monotonic_ns()
-        others = time.process_time_ns() - time.thread_time_ns()
-        if self._previous and others - self._others < UNNOTICED:
-            self._looks += 1
+        others = _cpu_of_others()
+        spent = others - self._others
+        if self._previous and spent < UNNOTICED:
+            self._samples += 1
             # nobody but us has used any CPU, so every thread is where it was
             self._previous = self._now
             return False
-        spent, self._others = others - self._others, others
+        self._others = others
         frames = current_frames()
-        self._looks += 1
+        self._samples += 1
         # with the frame of this very call in it, the dictionary would keep itself alive
-        for ident in {_thread.get_ident(), *own_idents} & frames.keys():
-            del frames[ident]
-        moved = [found for ident in frames if (found := self._moved(ident))]
-        for ident in self._threads.keys() - frames.keys():
-            self._settle_parked(self._threads.pop(ident), self._looks - 1, self._previous)
-        random.shuffle(moved)
+        for ident in (_thread.get_ident(), *own_idents):
+            frames.pop(ident, None)
+        if self._idents != (idents := list(frames)):
+            self._part(frames.keys())
+            self._idents = idents
+        moved = self._movers()
+        if len(moved) > 1:
+            random.shuffle(moved)
         looks: list[Look] = []
         enough = time.monotonic_ns() + LOOKING
-        for mover in moved:
+        for thread in moved:
             if looks and time.monotonic_ns() > enough:
                 # whoever is left out now is credited with all its time when it is looked at next
                 self._others = NEVER
                 break
             try:
-                looks.append(self._look(mover, frames[mover.ident]))
+                looks.append(self._look(thread, frames[thread.ident]))
             except Exception:
                 self._on_error("thread")
         frames.clear()  # from here on the GIL may be let go of: nothing of the host may end with us
-        for look, running in zip(
-            looks, self._placement.running(looks, lateness, spent), strict=True
-        ):
+        verdicts = self._placement.running(looks, delay, spent)
+        for look, running in zip(looks, verdicts, strict=True):
             self._count(look, running=running)
         self._previous = self._now
         return bool(looks)
@@ -107,16 +114,21 @@ class Threads:
     def drain(self) -> dict[Stack, Usage]:
         """Return what each stack used since the last drain."""
         for thread in self._threads.values():
-            self._settle_parked(thread, self._looks, self._now)
+            self._count_parked(thread, self._samples, self._now)
         standing = {thread.ids: thread.tally for thread in self._threads.values() if thread.ids}
         stacks = self._tallies.take(standing)
         if len(self._names.known) > MAX_CODES:
             self._forget()
+        # nobody's clock goes unread for longer than from one batch to the next
+        self._moving = set()
+        self._explained = NEVER
         return stacks
 
     def reset(self) -> None:
         """Forget the threads: the time until the next sample is nobody's."""
         self._threads = {}
+        self._idents = []
+        self._moving = set()
         self._previous = 0
 
     def _forget(self) -> None:
@@ -126,62 +138,88 @@ class Threads:
         self._placement.forget()
         for thread in self._threads.values():
             thread.ids = ()
-            thread.seen_cpu = UNSEEN
+            thread.seen = False
             thread.running = False
         self._others = NEVER
 
-    def _moved(self, ident: int) -> Mover | None:
-        """Return the thread *ident* if it may have moved since the last look."""
+    def _part(self, idents: AbstractSet[int]) -> None:
+        """Part with threads that are not among *idents*; have new ones asked whether they moved."""
+        for ident in self._threads.keys() - idents:
+            self._count_parked(self._threads.pop(ident), self._samples - 1, self._previous)
+        self._moving = (self._moving & idents) | (idents - self._threads.keys())
+
+    def _movers(self) -> list[Thread]:
+        """Return the threads that may have moved since the last sample.
+
+        Those that moved lately, and new ones, are asked first. If they have used all the CPU that
+        was used, nobody else has moved, and the clocks of all the others need not be read.
+        """
+        moved = [thread for ident in self._moving if (thread := self._moved(ident))]
+        # once more: the kernel brings the sum up to date for a thread when we read its own clock
+        if _cpu_of_others() - self._explained >= UNNOTICED:
+            parked = (ident for ident in self._idents if ident not in self._moving)
+            moved += [thread for ident in parked if (thread := self._moved(ident))]
+            self._moving.update(thread.ident for thread in moved)
+            self._explained = _cpu_of_others()
+        return moved
+
+    def _moved(self, ident: int) -> Thread | None:
+        """Return the thread *ident* if it may have moved since it was asked last."""
         thread = self._threads.get(ident)
         if thread is None:
             return self._meet(ident)
         if thread.clock is None:
             # it may have made itself known by now; whether it has moved, nobody can tell
             thread.clock, cpu = clock_of(ident)
-            thread.cpu = cpu
+            thread.cpu = thread.counted = cpu
         else:
             try:
                 cpu = time.clock_gettime_ns(thread.clock)
             except OSError:  # it is gone, and another thread has inherited its ident
-                self._settle_parked(thread, self._looks - 1, self._previous)
+                self._count_parked(thread, self._samples - 1, self._previous)
                 return self._meet(ident)
-            if cpu == thread.seen_cpu:
+            if thread.seen and cpu == thread.cpu:
                 return None
-        self._settle_parked(thread, self._looks - 1, self._previous)
-        thread.seen_cpu = UNSEEN
-        return Mover(ident, cpu, time.monotonic_ns())
+        self._count_parked(thread, self._samples - 1, self._previous)
+        return self._read(thread, cpu)
 
-    def _meet(self, ident: int) -> Mover:
+    def _meet(self, ident: int) -> Thread:
         """Make the acquaintance of a thread that was not there at the last sample."""
         clock, cpu = clock_of(ident)
         born_at = self._previous or self._now
         # whoever has used more CPU than there was time for was there before, unknown to Python
         counted = 0 if cpu <= self._now - born_at else cpu
-        self._threads[ident] = Thread(clock, counted, born_at)
-        return Mover(ident, cpu, time.monotonic_ns())
+        thread = self._threads[ident] = Thread(ident, clock, counted, born_at)
+        return self._read(thread, cpu)
 
-    def _settle_parked(self, thread: Thread, looks: int, now: int) -> None:
-        """Count a thread that has stood still, up to *looks* and *now*, where it stands."""
-        if thread.seen_cpu != UNSEEN:
-            thread.tally.hits += looks - thread.looks
-            thread.tally.wait += now - thread.seen_at
-            thread.looks = looks
-            thread.seen_at = now
+    def _read(self, thread: Thread, cpu: int) -> Thread:
+        """Take note of what the clock of a thread to be looked at has been read to be."""
+        self._explained += cpu - thread.cpu
+        thread.cpu = cpu
+        thread.read_at = time.monotonic_ns()
+        thread.seen = False
+        return thread
 
-    def _look(self, mover: Mover, frame: FrameType) -> Look:
+    def _count_parked(self, thread: Thread, samples: int, now: int) -> None:
+        """Count a thread that has stood still, up to *samples* and *now*, where it stands."""
+        if thread.seen:
+            thread.tally.hits += samples - thread.samples
+            thread.tally.wait += now - thread.counted_at
+            thread.samples = samples
+            thread.counted_at = now
+
+    def _look(self, thread: Thread, frame: FrameType) -> Look:
         """Look at a thread that has moved."""
-        thread = self._threads[mover.ident]
         ids = self._walk(frame)
         instruction = frame.f_lasti
         interrupted = is_interruptible(frame.f_code, instruction)
-        used = max(mover.cpu - thread.cpu, 0)
-        site = (ids[0], instruction)
-        return Look(thread, mover.cpu, mover.read_at, used, ids, site, interrupted)
+        used = max(thread.cpu - thread.counted, 0)
+        return Look(thread, used, ids, (ids[0], instruction), interrupted)
 
     def _count(self, look: Look, *, running: bool) -> None:
         """Count the time since the last look at a thread."""
         thread, tally = look.thread, self._tallies.of(look.ids)
-        elapsed = self._now - thread.seen_at
+        elapsed = self._now - thread.counted_at
         used = min(look.used, elapsed)
         if running:
             tally.cpu += used
@@ -192,23 +230,29 @@ class Threads:
         tally.hits += 1
         tally.wait += elapsed - used
         # not the clock: what it seems to have run ahead of the time counts next time
-        thread.cpu += used
-        thread.seen_at = self._now
-        thread.seen_cpu = look.cpu
-        thread.looks = self._looks
+        thread.counted += used
+        thread.counted_at = self._now
+        thread.samples = self._samples
+        thread.seen = True
         thread.running = running
         thread.ids = look.ids
         thread.tally = tally
 
     def _walk(self, frame: FrameType | None) -> tuple[int, ...]:
         """Return the ids of the code objects on a stack, leaf first."""
-        names = self._names
+        known = self._names.known
         ids: list[int] = []
         while frame is not None and len(ids) < self._max_depth:
             code = frame.f_code
-            if id(code) not in names.known:
+            key = id(code)
+            if key not in known:
                 # not `.get`: the globals may be a subclass of dict with a method of the host's
-                names.add(code, dict.get(frame.f_globals, "__name__"))
-            ids.append(id(code))
+                self._names.add(code, dict.get(frame.f_globals, "__name__"))
+            ids.append(key)
             frame = frame.f_back
         return tuple(ids)
+
+
+def _cpu_of_others() -> int:
+    """Return how much CPU all threads but the calling one have used, in nanoseconds."""
+    return time.process_time_ns() - time.thread_time_ns()

@@ -10,12 +10,12 @@ import pytest
 from ox_otel._clock import LONGEST_INTERVAL, Schedule
 
 
-def gaps(schedule: Schedule, count: int, lateness: float = 0.0) -> list[float]:
-    """Return the gaps between *count* samples, each taken *lateness* after it was due."""
+def gaps(schedule: Schedule, count: int, delay: float = 0.0) -> list[float]:
+    """Return the gaps between *count* samples, each taken *delay* after it was due."""
     now, times = 0.0, []
     schedule.restart(now)
     for _ in range(count):
-        now += schedule.wait(now) + lateness
+        now += schedule.wait(now) + delay
         times.append(now)
         schedule.sampled(now, moved=True)
     return [later - earlier for earlier, later in pairwise(times)]
@@ -33,7 +33,7 @@ def test_gaps_average_the_interval_and_differ() -> None:
 
 def test_being_a_little_late_does_not_slow_down() -> None:
     """A sample that is served late does not push back all later ones."""
-    found = gaps(Schedule(0.02, 1.0, Random(1)), 5000, lateness=0.005)
+    found = gaps(Schedule(0.02, 1.0, Random(1)), 5000, delay=0.005)
 
     assert 0.02 == pytest.approx(fmean(found), rel=0.02)
 
@@ -44,7 +44,7 @@ def test_samples_that_come_too_late_are_missed_not_caught_up() -> None:
     schedule.restart(0.0)
     schedule.sampled(10.0, moved=True)
 
-    assert 490 <= schedule.lateness.missed <= 510
+    assert 490 <= schedule.delays.missed <= 510
     assert schedule.wait(10.0) >= 0.01
 
 
@@ -55,7 +55,7 @@ def test_what_happened_before_a_restart_is_not_missed() -> None:
     schedule.restart(3600.0)
     schedule.sampled(3600.02, moved=True)
 
-    assert 0 == schedule.lateness.missed
+    assert 0 == schedule.delays.missed
 
 
 def test_the_budget_stretches_the_interval_and_lets_it_come_back() -> None:
@@ -109,5 +109,5 @@ def test_delays_are_counted_by_how_late_samples_come() -> None:
         schedule.restart(0.0)
         schedule.sampled(schedule.wait(0.0) + delay, moved=True)
 
-    assert {0.001: 2, 0.005: 1, inf: 1} == schedule.lateness.delays
-    assert 0.2035 == pytest.approx(schedule.lateness.seconds)
+    assert {0.001: 2, 0.005: 1, inf: 1} == schedule.delays.counts
+    assert 0.2035 == pytest.approx(schedule.delays.seconds)

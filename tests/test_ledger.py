@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ox_otel._heat import RETIRE_AFTER
@@ -46,7 +46,6 @@ batches = st.lists(
 
 
 @given(batches, st.integers(2, 12))
-@settings(deadline=None, max_examples=300)
 def test_any_stream_is_conserved_bounded_and_monotonic(
     stream: list[tuple[dict[Stack, Usage], float]], limit: int
 ) -> None:
@@ -77,7 +76,6 @@ def test_any_stream_is_conserved_bounded_and_monotonic(
 
 
 @given(batches)
-@settings(deadline=None)
 def test_inclusive_counts_a_stack_once(
     stream: list[tuple[dict[Stack, Usage], float]],
 ) -> None:

@@ -65,7 +65,7 @@ def test_sites_are_bounded() -> None:
         (0.0, 100, False),  # the GIL was let go of and taken again many times
     ],
 )
-def test_lateness_proves_burning_only_if_the_gil_was_held(
+def test_a_delay_proves_burning_only_if_the_gil_was_held(
     monkeypatch: pytest.MonkeyPatch,
     core_wait: float,
     waits: int,
@@ -75,8 +75,8 @@ def test_lateness_proves_burning_only_if_the_gil_was_held(
     asked = iter(range(1, 1000))
     monkeypatch.setattr(_placement, "core_wait", lambda _=None: core_wait * next(asked))
     monkeypatch.setattr(_placement, "waits_of_ours", lambda: waits * next(asked))
-    placement, thread = Placement(), Thread(None, 0, 0)
-    look = Look(thread, 0, 0, used=10 * BUSY, ids=SITE, site=SITE, interrupted=False)
+    placement, thread = Placement(), Thread(1, None, 0, 0)
+    look = Look(thread, used=10 * BUSY, ids=SITE, site=SITE, interrupted=False)
     verdicts = [placement.running([look], 0.006, look.used) for _ in range(8)]
 
     assert [burns] == verdicts[-1]
@@ -200,7 +200,7 @@ def test_a_clock_that_goes_on_while_we_hold_the_gil_proves_burning(
     for _ in range(50):
         time.sleep(0.005)
         looked_at.append(time.monotonic_ns())
-        engine.sample(lateness=0.0)
+        engine.sample(delay=0.0)
     stacks = engine.drain()
     release.set()
     thread.join()

@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import median
 from types import FunctionType
 
 import pytest
@@ -107,6 +108,116 @@ def test_every_thread_has_a_hit_a_sample() -> None:
     assert 50 == used.hits
     assert 5 * elapsed == pytest.approx(used.wait_seconds + used.cpu_seconds, rel=0.1)
     assert not engine.errors
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    """Have a thread use CPU all the time."""
+    stop = threading.Event()
+
+    def burn() -> None:
+        while not stop.is_set():
+            sum(range(1000))
+
+    with threads(burn):
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+@linux_only
+def test_clocks_of_parked_threads_are_read_once_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread explains all the CPU that is used, the others cost nothing."""
+    engine, real, clocks = Engine(), time.clock_gettime_ns, []
+
+    def clock(number: int) -> int:
+        clocks.append(number)
+        return real(number)
+
+    with parked(50), busy():
+        engine.sample(0.0)
+        monkeypatch.setattr(time, "clock_gettime_ns", clock)
+        reads = []
+        for number in range(60):
+            if number % 30 == 0:
+                engine.drain()
+            time.sleep(0.01)
+            clocks.clear()
+            engine.sample(0.0)
+            reads.append(len(set(clocks)))
+
+    assert 51 == reads[0] == reads[30]
+    assert 1 == median(reads[31:])
+
+
+@linux_only
+def test_a_parked_thread_that_moves_beside_a_busy_one_is_seen() -> None:
+    """More CPU than the known movers used makes the engine ask all threads."""
+    engine, first, last = Engine(), threading.Event(), threading.Event()
+    there = threading.Event()
+
+    def before() -> None:
+        first.wait()
+        sum(range(100_000))  # more CPU than may go unnoticed
+
+    def after() -> None:
+        there.set()
+        last.wait()
+
+    with busy(), threads(lambda: (before(), after())):
+        for _ in range(3):
+            time.sleep(0.01)
+            engine.sample(0.0)
+        seen = named(engine.drain(), "before").hits
+        time.sleep(0.01)
+        engine.sample(0.0)
+        first.set()
+        there.wait()
+        for _ in range(20):
+            time.sleep(0.01)
+            engine.sample(0.0)
+        last.set()
+
+    assert 3 == seen
+    assert named(engine.drain(), "after").hits > 10
+
+
+@linux_only
+def test_a_new_thread_is_seen_at_once() -> None:
+    """A thread that was not there before is looked at, however little CPU it has used."""
+    engine = Engine()
+    with busy():
+        engine.sample(0.0)
+        with parked(1):
+            engine._explained = 10**18  # as if nobody but known movers had used any CPU
+            engine.sample(0.0)
+
+    assert 1 == named(engine.drain(), "wait_for_the_end").hits
+
+
+@linux_only
+def test_cpu_whose_clock_went_unread_is_credited_in_full() -> None:
+    """Threads that work a little, beside one that works all the time, lose none of their CPU."""
+    engine, stop, truths = Engine(), threading.Event(), []
+
+    def work() -> None:
+        while not stop.wait(0.02):
+            sum(range(300))
+        truths.append(time.thread_time())
+
+    with busy(), threads(*[work] * 5):
+        engine.sample(0.0)
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            time.sleep(0.005)
+            engine.sample(0.0)
+        engine._moving = set()  # so that the next sample reads all clocks
+        engine.sample(0.0)
+        used = named(engine.drain(), "work")
+        stop.set()
+
+    assert sum(truths) == pytest.approx(used.cpu_seconds, rel=0.2, abs=0.005)
 
 
 @linux_only
@@ -270,6 +381,39 @@ def test_one_thread_that_cannot_be_read_does_not_spoil_the_sample(
     assert {"thread"} == set(engine.errors)
 
 
+@linux_only
+def test_a_thread_that_could_not_be_read_is_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread that moved, but was not seen where it went, is not taken for parked."""
+    monkeypatch.setattr(_threads, "UNNOTICED", -(10**18))  # no process passes for quiet
+    engine, real = Engine(), sys._current_frames
+    release, there, last = threading.Event(), threading.Event(), threading.Event()
+
+    def after() -> None:
+        there.set()
+        last.wait()
+
+    def before() -> None:
+        release.wait()
+        after()
+
+    with threads(before):
+        engine.sample(0.0)
+        engine.drain()
+        release.set()
+        there.wait()
+        time.sleep(0.05)  # from there into the wait
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "_current_frames", lambda: dict.fromkeys(real()))
+            engine.sample(0.0)
+        engine.sample(0.0)
+        used = named(engine.drain(), "after")
+        last.set()
+
+    assert 1 == used.hits
+
+
 def test_our_own_threads_are_left_out() -> None:
     """No stack of a profile shows the profiler."""
     engine, release, arrived = Engine(), threading.Event(), threading.Event()
@@ -341,7 +485,8 @@ def test_code_that_comes_and_goes_is_neither_misnamed_nor_kept(
                 seconds += used.cpu_seconds + used.wait_seconds
                 hits += used.hits
                 names |= {f for stack in stacks for f in stack if f.module == "generated"}
-                names -= {Function("generated", UNPLACED)}
+                # nor is what makes the functions one of them
+                names -= {Function("generated", UNPLACED), Function("generated", "<module>")}
                 kept = max(kept, len(engine._names.known))
         elapsed = time.monotonic() - began
         stop.set()
@@ -362,6 +507,7 @@ def test_threads_that_come_and_go_leave_nothing_behind() -> None:
             engine.sample(0.0)
     engine.sample(0.0)
 
+    assert not engine.errors
     assert len(engine._threads) <= 3
     assert named(engine.drain(), "<lambda>").hits > 200
 
@@ -400,6 +546,8 @@ def test_time_before_a_reset_is_nobodys() -> None:
     with parked(1):
         engine.sample(0.0)
         engine.drain()
+        engine._others = 0  # as if somebody had used CPU, who by now is known
+        engine.sample(0.0)
         engine.reset()
         time.sleep(0.2)
         engine.sample(0.0)

@@ -61,17 +61,21 @@ class Store:
     def scrape(self, *targets: str, every: float = 1.0) -> None:
         """Scrape these targets, `host:port`, from now on; return once all have been, or fail.
 
-        The rest of the configuration is that of `deploy/prometheus`. Servers take about ten
-        seconds to take up a configuration: give all targets at once.
+        The rest of the configuration is that of `deploy/prometheus`. Servers take seconds to take
+        up a configuration: give all targets at once.
         """
+        self.begin_to_scrape(*targets, every=every)
+        for target in targets:
+            self.wait_for(f'up{{instance="{target}"}} == 1', timeout=60)
+
+    def begin_to_scrape(self, *targets: str, every: float = 1.0) -> None:
+        """Have these targets scraped soon; return at once."""
         config = yaml.safe_load(DEPLOYED.read_text())
         config["global"]["scrape_interval"] = f"{round(every * 1000)}ms"
         [job] = config["scrape_configs"]
         job["static_configs"] = [{"targets": list(targets)}]
         self._config.write_text(yaml.safe_dump(config))
         self._process.send_signal(signal.SIGHUP)  # both servers read their configuration anew
-        for target in targets:
-            self.wait_for(f'up{{instance="{target}"}} == 1', timeout=60)
 
     def query(self, expr: str) -> Series:
         """Evaluate the expression now; fail if the server does not accept it."""
@@ -173,6 +177,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
             f"--web.listen-address={address}",
             f"--config.file={config}",
             f"--storage.tsdb.path={data}",
+            "--scrape.discovery-reload-interval=1s",  # take up new targets soon, not after 5 s
         ]
 
     with running(command, "/-/ready", tmp_path_factory.mktemp("prometheus")) as store:

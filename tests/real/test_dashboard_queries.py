@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+pytestmark = pytest.mark.store
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
 
@@ -38,6 +40,7 @@ def wait():
         time.sleep(0.05)
 
 profiler = ox_otel.install(port=int(sys.argv[1]))
+print("serving", flush=True)
 threading.Thread(target=wait, daemon=True).start()
 take_turns()
 """
@@ -77,17 +80,27 @@ def profiled(free_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """Address of a profiled program in which two functions take turns to burn CPU, and one waits."""
     script = tmp_path_factory.mktemp("profiled") / "program.py"
     script.write_text(PROGRAM)
-    with subprocess.Popen([sys.executable, script, str(free_port)]) as program:
+    command = [sys.executable, script, str(free_port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert "serving\n" == program.stdout.readline()  # lest the first scrape fails
         yield f"127.0.0.1:{free_port}"
         program.terminate()
 
 
+@pytest.fixture(scope="module")
+def stores(prometheus: Any, victoria_metrics: Any, profiled: str) -> dict[str, Any]:
+    """Both servers, scraping the profiled program at the same time."""
+    stores = {"prometheus": prometheus, "victoria_metrics": victoria_metrics}
+    for server in stores.values():
+        server.begin_to_scrape(profiled)
+    return stores
+
+
 @pytest.fixture(scope="module", params=["prometheus", "victoria_metrics"])
-def store(request: pytest.FixtureRequest, profiled: str) -> Any:
+def store(request: pytest.FixtureRequest, stores: dict[str, Any]) -> Any:
     """A server that has scraped the profiled program for as long as the dashboard looks back."""
-    server = request.getfixturevalue(request.param)
-    server.scrape(profiled)
-    server.wait_for("count_over_time(ox_profile_samples_total[1m]) > 22")
+    server = stores[request.param]
+    server.wait_for("count_over_time(ox_profile_samples_total[1m]) > 22", timeout=90)
     return server
 
 

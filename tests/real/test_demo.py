@@ -78,6 +78,7 @@ def near_to_the_truth(demo: Demo, source: str, **environ: str) -> str:
     return output
 
 
+@pytest.mark.store
 def test_prometheus_names_the_hot_functions(demo: Demo) -> None:
     """Prometheus answers with the pure Python functions first, close to the shop's own truth."""
     if shutil.which("prometheus") is None and os.environ.get("CI") != "true":
@@ -98,7 +99,7 @@ def test_without_prometheus_the_profiler_answers(demo: Demo) -> None:
 )
 def test_without_the_hot_functions_the_demo_fails(demo: Demo, variable: str, value: str) -> None:
     """The exit status is 1 when the expected functions are not in the profile."""
-    child = demo(DEMO_SECONDS="8", **WITHOUT_PROMETHEUS, **{variable: value})
+    child = demo(DEMO_SECONDS="1", **WITHOUT_PROMETHEUS, **{variable: value})
     output, complaints = child.communicate(timeout=60)
     assert (1, "") == (child.returncode, complaints), output
     assert output.splitlines()[-1].startswith("NOT FOUND: shop.")

@@ -14,6 +14,8 @@ from ox_otel._names import valid
 from ox_otel.http import Site
 from ox_otel.prometheus import PrometheusRecorder, expose
 
+pytestmark = pytest.mark.store
+
 # from all over Unicode, surrogates and unassigned code points included, and what formats escape
 TEXTS = [
     *("".join(map(chr, range(first, first + 20))) for first in range(0, 0x110000 - 20, 4001)),

@@ -14,6 +14,8 @@ from statistics import median
 
 import pytest
 
+pytestmark = pytest.mark.store
+
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 WARM_UP = max(15.0, SECONDS / 10)  # until every route has been asked and every name seen

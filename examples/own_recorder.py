@@ -17,7 +17,7 @@ class CsvRecorder:
         self._path = path
 
     def record(self, batch: Batch) -> None:
-        """Write one batch; called about once a second, from one thread, never while sampling."""
+        """Write one batch; called about once a second, on a thread of its own."""
         with self._path.open("a", newline="") as file:
             lines = csv.writer(file)
             for function, usage in batch.functions.items():

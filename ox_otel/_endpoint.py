@@ -7,16 +7,20 @@ import time
 from contextlib import ExitStack, suppress
 from functools import partial
 from http import HTTPStatus
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
-from weakref import WeakSet
 
+from ox_otel._fork import follow_forks
 from ox_otel._native import Worker
-from ox_otel.http import MAX_BODY, TOO_LARGE, Request, Response, Site, plain, respond
+from ox_otel.http import MAX_BODY, TOO_LARGE, TOO_MANY, Exposure, Request, Response, plain, respond
 
 MAX_CONNECTIONS = 8
 """Connections answered at once; whoever comes then is turned away."""
+
+MAX_SENT = 131_072
+"""Bytes that a client may send: twice the longest line that the parser of requests takes."""
 
 CLIENT_SECONDS = 5.0
 """How long a client may take to send its request, and then to take each part of the answer."""
@@ -26,7 +30,7 @@ CLOSE_SECONDS = 1.0
 
 
 class Endpoint:
-    """Answers requests at *host* and *port* (0: any free one) as *site* has it, until `close`.
+    """Answers requests at *host* and *port* (0: any free one) as *exposure* has it, until `close`.
 
     Raises:
         OSError: the address cannot be had.
@@ -34,8 +38,8 @@ class Endpoint:
         MemoryError: as above.
     """
 
-    def __init__(self, host: str, port: int, site: Site) -> None:
-        self._site = site
+    def __init__(self, host: str, port: int, exposure: Exposure) -> None:
+        self._site = exposure
         self._pid = os.getpid()
         self._conversations: list[tuple[Worker, socket.socket]] = []
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -50,7 +54,7 @@ class Endpoint:
             self._opened = opened.pop_all()
         name = f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self._listener.getsockname()[1]}"
-        _open_endpoints.add(self)
+        follow_forks(self.close)  # a socket that only a child holds open would answer nobody
 
     def close(self) -> None:
         """Stop listening and end all conversations, within a second.
@@ -58,7 +62,6 @@ class Endpoint:
         In a forked child only its copies of the sockets are closed: the endpoint is the parent's,
         which would hear the bell.
         """
-        _open_endpoints.discard(self)
         if self._pid == os.getpid():
             self._end_threads()
         for _, connection in self._conversations:
@@ -89,15 +92,15 @@ class Endpoint:
             charged = cpu_seconds
 
     def _answer(self, connection: socket.socket) -> None:
-        """Answer *connection* on a thread of its own, or close it if there are too many."""
+        """Answer *connection* on a thread of its own, or turn it away if there are too many."""
         self._conversations = [one for one in self._conversations if one[0].alive()]
         if len(self._conversations) >= MAX_CONNECTIONS:
-            connection.close()
+            _turn_away(connection)
             return
         try:
             worker = Worker(partial(self._converse, connection), "ox_otel_http")
         except (RuntimeError, MemoryError):
-            connection.close()
+            _turn_away(connection)
         else:
             self._conversations.append((worker, connection))
 
@@ -105,7 +108,7 @@ class Endpoint:
         try:
             with connection:
                 _Conversation(connection, self._site)
-        except OSError:  # the client has gone, or was too slow
+        except (OSError, HTTPException):  # the client has gone, was too slow, or sent too much
             pass
         except Exception:
             self._site.profiler.count_error("request")
@@ -113,12 +116,25 @@ class Endpoint:
             self._site.profiler.charge(time.thread_time())
 
 
+def _turn_away(connection: socket.socket) -> None:
+    """Say that there are too many, without a wait for anything, and close *connection*."""
+    status = f"HTTP/1.0 {TOO_MANY.status} {HTTPStatus(TOO_MANY.status).phrase}"
+    lines = [status, *(f"{name}: {value}" for name, value in TOO_MANY.headers.items()), "", ""]
+    with connection, suppress(OSError):
+        connection.setblocking(False)
+        connection.send("\r\n".join(lines).encode() + TOO_MANY.body)
+
+
 class _Patience(io.RawIOBase):
-    """Reads what *connection* sends within `CLIENT_SECONDS` in all, however it drips."""
+    """Reads what *connection* sends, however it drips, within `CLIENT_SECONDS` in all.
+
+    More than `MAX_SENT` bytes are an error that the parser of headers answers with 431.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._deadline = time.monotonic() + CLIENT_SECONDS
+        self._received = 0
 
     def readable(self) -> bool:
         return True
@@ -128,7 +144,11 @@ class _Patience(io.RawIOBase):
         if left <= 0:
             raise TimeoutError
         self._connection.settimeout(left)
-        return self._connection.recv_into(buffer)
+        received = self._connection.recv_into(buffer)
+        self._received += received
+        if self._received > MAX_SENT:
+            raise HTTPException
+        return received
 
 
 class _Conversation(BaseHTTPRequestHandler):
@@ -138,8 +158,8 @@ class _Conversation(BaseHTTPRequestHandler):
     sys_version = ""
     default_request_version = "HTTP/1.0"  # even what is no HTTP gets an answer with headers
 
-    def __init__(self, connection: socket.socket, site: Site) -> None:
-        self._site = site
+    def __init__(self, connection: socket.socket, exposure: Exposure) -> None:
+        self._site = exposure
         super().__init__(connection, None, None)  # type: ignore[arg-type]
 
     def setup(self) -> None:
@@ -150,13 +170,14 @@ class _Conversation(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer a request, whatever its method."""
-        length = self.headers.get("Content-Length", "0")
+        path, _, query = self.path.partition("?")
+        names = {name.lower() for name in self.headers}
+        headers = {name: ", ".join(self.headers.get_all(name, [])) for name in names}
+        length = headers.get("content-length", "0")
         # the number of digits first: `int` refuses thousands of them
         if not length.isdecimal() or len(length) > 9 or int(length) > MAX_BODY:
             self._send(TOO_LARGE)
             return
-        path, _, query = self.path.partition("?")
-        headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(length))
         self._send(respond(Request(self.command, path, query, headers, body), self._site))
 
@@ -178,16 +199,3 @@ class _Conversation(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
         """Write nothing: the host's stderr is not ours."""
-
-
-_open_endpoints: WeakSet[Endpoint] = WeakSet()
-
-
-def _close_copies() -> None:
-    """In a forked child: a socket that only it holds open would answer nobody, and be in the way."""
-    for endpoint in list(_open_endpoints):
-        endpoint.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_copies)

@@ -1,22 +1,20 @@
 """The one module that knows all the others: settings in, a running profiler out."""
 
-import logging
 import os
 from contextlib import ExitStack
 from importlib import import_module
 from threading import RLock
 from typing import NamedTuple, Unpack
 
+from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
+from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
 from ox_otel._values import is_recorder
 from ox_otel.recorders import Recorder
 
-_log = logging.getLogger("ox_otel")
-
 
 class _Installed(NamedTuple):
-    pid: int
     profiler: Profiler
     undo: ExitStack
 
@@ -34,15 +32,16 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
         ConfigError: a setting is wrong, or a recorder cannot be had; nothing is installed then.
     """
     global _installed  # noqa: PLW0603 - one profiler a process is the point
+    notice_fork()
     with _lock:
         profiler = get()
         if profiler is None:
-            uninstall()  # what a parent process has left to us
-            for name in unknown_variables(os.environ):
-                _log.warning("ox_otel: %s is not a setting of this version", name)
+            unknown = unknown_variables(os.environ)
+            if unknown:
+                warn("ox_otel: no settings of this version: %s", ", ".join(unknown))
             wanted = Settings.from_env(os.environ, **settings)
             profiler, undo = Profiler(wanted), ExitStack()
-            _installed = _Installed(os.getpid(), profiler, undo)
+            _installed = _Installed(profiler, undo)
             try:
                 _assemble(profiler, wanted, undo)
             except BaseException:
@@ -52,29 +51,30 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
 
 
 def get() -> Profiler | None:
-    """Return the profiler of this process, None where none is installed."""
-    if _installed is None or _installed.pid != os.getpid():
-        return None
-    return _installed.profiler
+    """Return the profiler of this process, None where none is installed.
+
+    A forked child has that of its parent, which has begun anew there.
+    """
+    return None if _installed is None else _installed.profiler
 
 
 def uninstall() -> None:
     """Take the profiler away again: no thread, collector or socket remains."""
     global _installed
+    notice_fork()
     with _lock:
         if _installed is not None:
             undo, _installed = _installed.undo, None
             undo.close()
 
 
-def _after_fork() -> None:
+def _renew() -> None:
     """In a forked child: whoever held the lock does not exist here."""
     global _lock  # noqa: PLW0603
     _lock = RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+follow_forks(_renew)
 
 
 def _assemble(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:
@@ -83,10 +83,13 @@ def _assemble(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:
     if not settings.enabled:
         return
     for choice in settings.recorders:
-        profiler.add_recorder(_recorder(choice, profiler, undo))
+        quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long
+        profiler.add_recorder(_recorder(choice, profiler, undo), quick=quick)
     if settings.port is not None:
         _serve(profiler, settings, settings.port, undo)
     profiler.start()
+    if follow_uwsgi():
+        profiler.hand_over()
 
 
 def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Recorder:
@@ -124,17 +127,17 @@ def _serve(profiler: Profiler, settings: Settings, port: int, undo: ExitStack) -
     """Open our own endpoint; where that fails, the host goes on without."""
     # here, because the standard library's HTTP server is dear to import
     from ox_otel._endpoint import Endpoint
-    from ox_otel.http import Site, is_loopback
+    from ox_otel.http import Exposure, is_loopback
 
-    site = Site(profiler, None, settings.token, is_loopback(settings.host))
+    exposure = Exposure(profiler, None, settings.token, is_loopback(settings.host))
     if "prometheus" in settings.recorders:
         from ox_otel.prometheus import expose
 
-        site = site._replace(expose=expose)
+        exposure = exposure._replace(metrics=expose)
     try:
-        endpoint = Endpoint(settings.host, port, site)
+        endpoint = Endpoint(settings.host, port, exposure)
     except Exception as error:
-        _log.warning("ox_otel: no endpoint at %s:%s: %s", settings.host, port, error)
+        warn("ox_otel: no endpoint at %s:%s: %s", settings.host, port, error)
         return
     profiler.url = endpoint.url
     undo.callback(endpoint.close)

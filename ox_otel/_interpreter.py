@@ -5,7 +5,11 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+from ox_otel._fork import follow_forks
 
 if sys.platform == "linux":
     import resource
@@ -13,15 +17,18 @@ if sys.platform == "linux":
 _COLLECTS_BETWEEN_INSTRUCTIONS = sys.version_info >= (3, 12)
 
 _survivor: threading.Thread | None = None  # of a fork: the only thread of this process then
+_suspended = False  # garbage collection, by us
 
 
-def _after_fork() -> None:
-    global _survivor  # noqa: PLW0603 - there is one a process
+def _renew() -> None:
+    global _survivor, _suspended  # noqa: PLW0603 - there is one of each a process
     _survivor = threading.current_thread()
+    if _suspended:  # by a thread that does not exist here
+        gc.enable()
+        _suspended = False
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+follow_forks(_renew)
 
 
 def unsupported() -> str:
@@ -33,20 +40,29 @@ def unsupported() -> str:
     return ""
 
 
-def current_frames() -> dict[int, FrameType]:
-    """Return the topmost frame of each thread, by ident."""
-    if _COLLECTS_BETWEEN_INSTRUCTIONS:
-        return sys._current_frames()
-    # Below 3.12 a garbage collection may start inside of the call while it holds the lock over
-    # the list of threads; a destructor that then lets go of the GIL deadlocks the process
-    # (python/cpython#106883).
-    enabled = gc.isenabled()
-    gc.disable()
+@contextmanager
+def frames_of_threads() -> Iterator[dict[int, FrameType]]:
+    """Yield the topmost frame of each thread, by ident; only within, walk from there.
+
+    Below 3.12 whatever allocates may collect garbage, and a destructor that lets go of the GIL
+    then. In the listing of frames, which holds the lock over the list of threads, that deadlocks
+    the process (python/cpython#106883). In `f_back`, which makes a frame object out of what lies on
+    the stack of its thread, the thread goes on meanwhile, and what it has left is read: a crash.
+    """
+    global _suspended  # noqa: PLW0603 - collection is the whole process's
+    frames: dict[int, FrameType] = {}
+    collecting = not _COLLECTS_BETWEEN_INSTRUCTIONS and gc.isenabled()
+    if collecting:
+        _suspended = True
+        gc.disable()
     try:
-        return sys._current_frames()
+        frames = sys._current_frames()
+        yield frames
     finally:
-        if enabled:
+        frames.clear()  # nothing of the host may end with us, once the GIL may be let go of
+        if collecting:
             gc.enable()
+            _suspended = False
 
 
 def clock_of(ident: int) -> tuple[int | None, int]:

@@ -16,10 +16,6 @@ from typing import Any
 own_idents: set[int] = set()
 """The idents of our live threads: no sample looks at them."""
 
-if hasattr(os, "register_at_fork"):
-    # in a child they do not exist, and its own threads may get the same idents
-    os.register_at_fork(after_in_child=own_idents.clear)
-
 _FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT"}
 """Signals of the thread itself, which faulthandler must be able to take wherever it crashes."""
 
@@ -39,6 +35,12 @@ def allocate_lock() -> _thread.LockType:
     """Return a lock that blocks the native thread."""
     lock: _thread.LockType = _original("allocate_lock")()
     return lock
+
+
+def get_ident() -> int:
+    """Return the ident of the native thread that calls."""
+    ident: int = _original("get_ident")()
+    return ident
 
 
 class Alarm:
@@ -91,7 +93,7 @@ class Worker:
         return True
 
     def _run(self) -> None:
-        ident = _original("get_ident")()
+        ident = get_ident()
         own_idents.add(ident)
         try:
             if hasattr(signal, "pthread_sigmask"):

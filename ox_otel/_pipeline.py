@@ -5,7 +5,7 @@ from collections import Counter
 from types import MappingProxyType
 
 from ox_otel._clock import Delays, Schedule
-from ox_otel._delivery import Delivery
+from ox_otel._delivery import Courier, Delivery
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import Names
 from ox_otel._native import allocate_lock
@@ -29,7 +29,8 @@ def series(counted: Batch) -> int:
 class Pipeline:
     """Takes samples, makes batches of them and hands these to the recorders.
 
-    Belongs to one thread, but for `charge` and `count_error`, which any thread may call.
+    Belongs to one thread, but for `add`, `charge`, `count_error`, `hanging`, `is_recorder` and
+    `join`, which any thread may call.
 
     Attributes:
         counts: the recorder that is always there.
@@ -54,7 +55,8 @@ class Pipeline:
             self._tree = Tree(available // 2 // SERIES_PER_NODE, settings.tree)
             available -= available // 2
         self._ledger = Ledger(available // SERIES_PER_FUNCTION)
-        self._deliveries = [Delivery(self.counts)]
+        self._quick = [Delivery(self.counts, self.count_error)]
+        self._couriers: list[Courier] = []
         self._counting = allocate_lock()  # held for an addition, over what any thread may count
         self._errors: Counter[str] = Counter()
         self._charged = 0.0
@@ -67,9 +69,14 @@ class Pipeline:
         """The name of the engine."""
         return self._engine.name
 
-    def add(self, recorder: Recorder) -> None:
-        """Hand all further batches to *recorder* too."""
-        self._deliveries = [*self._deliveries, Delivery(recorder)]
+    def add(self, recorder: Recorder, *, quick: bool) -> None:
+        """Hand all further batches to *recorder* too: here if it is *quick*, else on a thread."""
+        delivery = Delivery(recorder, self.count_error)
+        if quick:
+            self._quick = [*self._quick, delivery]
+        else:
+            courier = Courier(delivery, self.count_error, self._charge_recorder)
+            self._couriers = [*self._couriers, courier]
 
     def count_error(self, kind: str) -> None:
         """Count an error of one of the `ERROR_KINDS`."""
@@ -86,6 +93,18 @@ class Pipeline:
         with self._counting:
             self._charged += published
             self._charged_in_budget += in_budget
+
+    def _charge_recorder(self, cpu_seconds: float) -> None:
+        self.charge(published=cpu_seconds, in_budget=cpu_seconds)
+
+    def hanging(self) -> list[str]:
+        """Return the recorders that have not returned from a delivery for long."""
+        now = time.monotonic()
+        return [courier.name for courier in self._couriers if courier.hangs(now)]
+
+    def is_recorder(self) -> bool:
+        """Return whether the calling thread is one on which a recorder is called."""
+        return any(courier.is_caller() for courier in self._couriers)
 
     def adopt(self) -> None:
         """Take the calling thread, which is new, for the one that samples from now on."""
@@ -127,11 +146,22 @@ class Pipeline:
             retired=MappingProxyType(retired),
             retired_nodes=MappingProxyType(retired_nodes),
         )
-        for delivery in self._deliveries:
-            if not delivery.deliver(batch, now):
-                self.count_error("recorder")
+        for delivery in self._quick:
+            delivery.deliver(batch, now)
+        for courier in self._couriers:
+            courier.deliver(batch, now)
         self.flushes += 1
         self._schedule.resume(time.monotonic())
+
+    def end(self) -> None:
+        """Have the threads of recorders end when they have delivered what they have."""
+        for courier in self._couriers:
+            courier.end()
+
+    def join(self, deadline: float) -> None:
+        """Wait until then, on the monotonic clock, for the end of the threads of recorders."""
+        for courier in self._couriers:
+            courier.join(max(deadline - time.monotonic(), 0.0))
 
     def _taken_errors(self) -> Counter[str]:
         with self._counting:

@@ -1,4 +1,4 @@
-"""The profiler: the control over the one thread, and what state it is in."""
+"""The profiler: the control over its threads, and what state it is in."""
 
 import _thread
 import atexit
@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+from ox_otel._fork import follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
-from ox_otel._native import Worker, allocate_lock, own_idents
-from ox_otel._pipeline import series
+from ox_otel._native import Alarm, Worker, allocate_lock, own_idents
+from ox_otel._pipeline import Pipeline, series
 from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
 from ox_otel._status import State, Status
@@ -38,15 +39,32 @@ class Profiler:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.url = ""
-        self._settings = settings = settings or Settings()
-        self._sampling = sampling = Sampling(settings)
-        self._alarm = sampling.alarm
-        self._pipeline = sampling.pipeline
+        self._settings = settings or Settings()
+        self._recorders: list[tuple[Recorder, bool]] = []  # and whether it is quick
+        self._obstacle = unsupported()
+        self._begin()
+        follow_forks(self._begin_in_child, self._resume, self.hand_over)
+
+    def _begin(self) -> None:
+        self._begun = Sampling(self._settings)
         self._changing = allocate_lock()  # held while the thread is started or ended
         self._worker: Worker | None = None
-        self._obstacle = unsupported()
         self._failure = ""
-        self._pid = os.getpid()
+        self._handed_over = False
+
+    @property
+    def _sampling(self) -> Sampling:
+        """What this very process samples: a child has its own, with the wishes of its parent."""
+        notice_fork()
+        return self._begun
+
+    @property
+    def _alarm(self) -> Alarm:
+        return self._sampling.alarm
+
+    @property
+    def _pipeline(self) -> Pipeline:
+        return self._sampling.pipeline
 
     def __enter__(self) -> Self:
         self.start()
@@ -60,29 +78,37 @@ class Profiler:
     ) -> None:
         self.cancel()
 
-    def add_recorder(self, recorder: Recorder) -> None:
-        """Hand everything from now on to *recorder* too."""
-        self._pipeline.add(recorder)
+    def add_recorder(self, recorder: Recorder, *, quick: bool = False) -> None:
+        """Hand everything from now on to *recorder* too, in forked children what happens there.
+
+        It is called on a thread of its own, unless it is *quick*: then it neither waits nor takes
+        long, and is called on the thread that samples.
+        """
+        self._recorders = [*self._recorders, (recorder, quick)]
+        self._pipeline.add(recorder, quick=quick)
 
     def start(self) -> None:
         """Start the thread, sampling or paused as the settings have it; once it runs, do nothing."""
+        sampling = self._sampling
         if self._obstacle or not self._changing.acquire(timeout=STOP_SECONDS):
             return
         try:
-            if self._alive():
-                return
-            self._failure = ""
-            self._pid = os.getpid()
-            self._sampling.paused = self._settings.start_paused
-            self._sampling.stopping = False
-            try:
-                self._worker = Worker(self._sampling.run, "ox_otel")
-            except (RuntimeError, MemoryError, OSError) as error:
-                self._failure = f"no thread could be started: {error}"
-                return
-            atexit.register(self.cancel)
+            if not self._alive():
+                sampling.paused = self._settings.start_paused
+                self._launch()
         finally:
             self._changing.release()
+
+    def _launch(self) -> None:
+        self._failure = ""
+        self._handed_over = False
+        self._begun.stopping = False
+        try:
+            self._worker = Worker(self._begun.run, "ox_otel")
+        except (RuntimeError, MemoryError, OSError) as error:
+            self._failure = f"no thread could be started: {error}"
+        else:
+            atexit.register(self.cancel)
 
     def pause(self) -> None:
         """Stop sampling until `unpause`; paused, the thread does not wake up at all."""
@@ -108,7 +134,12 @@ class Profiler:
         self._alarm.ring()
 
     def cancel(self) -> None:
-        """End the thread, within a second, whatever it does; `start` would start a new one."""
+        """End our threads, within a second, whatever they do; `start` would start new ones.
+
+        Only that of a recorder which hangs cannot be ended. It is left to the end of the process,
+        which does not wait for it.
+        """
+        deadline = time.monotonic() + STOP_SECONDS
         self._sampling.stopping = True
         self._alarm.ring()
         if self._worker_is_me() or not self._changing.acquire(timeout=STOP_SECONDS):
@@ -117,10 +148,17 @@ class Profiler:
             self._sampling.stopping = True  # if somebody has started it in the meantime
             self._alarm.ring()
             if not self._alive() or (self._worker and self._worker.join(STOP_SECONDS)):
+                self._pipeline.join(deadline)
                 self._worker = None
                 atexit.unregister(self.cancel)
         finally:
             self._changing.release()
+
+    def hand_over(self) -> None:
+        """Leave it to the workers of a server, which this process, its master, is about to fork."""
+        if self._alive() and not self._settings.master:
+            self.cancel()
+            self._handed_over = True
 
     def status(self) -> Status:
         """Return the profiler as it is now."""
@@ -165,6 +203,7 @@ class Profiler:
     @contextmanager
     def charging(self) -> Iterator[None]:
         """Count against the budget what the calling thread does within."""
+        notice_fork()
         began = time.thread_time()
         try:
             yield
@@ -179,7 +218,24 @@ class Profiler:
         self._pipeline.count_error(kind)
 
     def _alive(self) -> bool:
-        return self._worker is not None and self._pid == os.getpid() and self._worker.alive()
+        return self._worker is not None and self._worker.alive()
+
+    def _begin_in_child(self) -> None:
+        """Begin anew in a forked child, with all wishes but without locks, figures and threads."""
+        before, handed_over = self._begun, self._handed_over
+        self.url = ""
+        self._begin()
+        self._begun.stopping = before.stopping and not handed_over
+        self._begun.paused = before.paused
+        self._begun.schedule.interval = before.schedule.interval
+        for recorder, quick in self._recorders:
+            self._begun.pipeline.add(recorder, quick=quick)
+        atexit.unregister(self.cancel)
+
+    def _resume(self) -> None:
+        """Sample the child, if that was wished of its parent."""
+        if not self._begun.stopping:
+            self._launch()
 
     def _worker_is_me(self) -> bool:
         return self._worker is not None and self._worker.ident == _thread.get_ident()
@@ -189,24 +245,27 @@ class Profiler:
             return "unsupported", self._obstacle
         if self._failure:
             return "failed", self._failure
+        if self._handed_over:
+            return "stopped", "the workers that this process forks are profiled in its place"
         if self._sampling.stopping:
             return "stopped", ""
-        if self._pid != os.getpid():
-            return "stopped", f"forked from process {self._pid}, which it was started for"
         if not self._alive():
             return "failed", "the thread has ended"
         if self._sampling.paused:
             return "paused", ""
         if self._sampling.suspension:
             return "suspended", self._sampling.suspension
+        hanging = self._pipeline.hanging()
+        if hanging:
+            return "running", f"does not return from a delivery: {', '.join(hanging)}"
         if self._settings.engine == "ticks":
             return "running", "the engine ticks is not in this version; threads is used"
         return "running", ""
 
     def _flush(self) -> None:
         """Have the thread make a batch of what it has; wait for it half a second at the most."""
-        if not self._alive() or self._worker_is_me():
-            return
+        if not self._alive() or self._worker_is_me() or self._pipeline.is_recorder():
+            return  # or what a recorder asks would give it the next batch, on and on
         before, deadline = self._pipeline.flushes, time.monotonic() + FLUSH_SECONDS
         self._alarm.ring()
         while self._pipeline.flushes == before and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The body of the one thread: sample, deliver, rest, and never die."""
+"""The body of the thread that samples: sample, deliver, rest, and never die."""
 
 import os
 import time
@@ -74,6 +74,7 @@ class Sampling:
             else:
                 self._attempt("sample", pipeline.sample)
         self._attempt("batch", pipeline.flush)
+        pipeline.end()
 
     def _attempt(self, kind: str, act: Callable[[float], None]) -> None:
         """Do one thing at the present time; an error is counted and, if it persists, answered."""

@@ -26,6 +26,7 @@ class Arguments(TypedDict, total=False):
 
     enabled: bool | str
     start_paused: bool | str
+    master: bool | str
     engine: str
     interval: float | str
     recorders: str | Iterable[str | Recorder]
@@ -64,6 +65,12 @@ class Settings:
     )
     start_paused: bool = _setting(
         False, as_truth, "true or false", "wait for `unpause()` before the first sample"
+    )
+    master: bool = _setting(
+        False,
+        as_truth,
+        "true or false",
+        "sample the master of gunicorn or Celery, too, once it has forked workers",
     )
     engine: str = _setting(
         "auto",

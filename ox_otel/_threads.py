@@ -16,7 +16,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from types import FrameType
 
-from ox_otel._interpreter import clock_of, current_frames
+from ox_otel._interpreter import clock_of, frames_of_threads
 from ox_otel._looks import Look, Thread
 from ox_otel._names import Names
 from ox_otel._native import own_idents
@@ -82,8 +82,17 @@ class Threads:
             self._previous = self._now
             return False
         self._others = others
-        frames = current_frames()
-        self._samples += 1
+        with frames_of_threads() as frames:
+            self._samples += 1
+            looks = self._look_around(frames)
+        verdicts = self._placement.running(looks, delay, spent)
+        for look, running in zip(looks, verdicts, strict=True):
+            self._count(look, running=running)
+        self._previous = self._now
+        return bool(looks)
+
+    def _look_around(self, frames: dict[int, FrameType]) -> list[Look]:
+        """Look at all threads that may have moved, or as many as there is time for."""
         # with the frame of this very call in it, the dictionary would keep itself alive
         for ident in (_thread.get_ident(), *own_idents):
             frames.pop(ident, None)
@@ -104,12 +113,7 @@ class Threads:
                 looks.append(self._look(thread, frames[thread.ident]))
             except Exception:
                 self._on_error("thread")
-        frames.clear()  # from here on the GIL may be let go of: nothing of the host may end with us
-        verdicts = self._placement.running(looks, delay, spent)
-        for look, running in zip(looks, verdicts, strict=True):
-            self._count(look, running=running)
-        self._previous = self._now
-        return bool(looks)
+        return looks
 
     def drain(self) -> dict[Stack, Usage]:
         """Return what each stack used since the last drain."""

@@ -23,12 +23,18 @@ _SECURITY = {
     "Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
 
 
 class Request(NamedTuple):
-    """A request; *path* begins at our own root, names of *headers* are in lower case."""
+    """A request; *path* begins at our own root, names of *headers* are in lower case.
+
+    The values of a header that came more than once stand in one, with commas between them, so that
+    nobody is let in by one of them.
+    """
 
     method: str
     path: str
@@ -45,20 +51,20 @@ class Response(NamedTuple):
     body: bytes
 
 
-class Site(NamedTuple):
+class Exposure(NamedTuple):
     """What is served, and to whom.
 
-    *expose* returns content type and text of the metrics for an Accept header. *token* is asked
+    *metrics* returns content type and text of the metrics for an Accept header. *token* is asked
     for on every route but `/metrics`; without one, those routes answer only where *loopback*.
     """
 
     profiler: Profiler
-    expose: Callable[[str], tuple[str, bytes]] | None
+    metrics: Callable[[str], tuple[str, bytes]] | None
     token: str | None
     loopback: bool
 
 
-def respond(request: Request, site: Site) -> Response:
+def respond(request: Request, exposure: Exposure) -> Response:
     """Return the answer to *request*; errors are answers too."""
     routes = _ROUTES.get(request.path)
     if routes is None:
@@ -69,27 +75,28 @@ def respond(request: Request, site: Site) -> Response:
         allowed = ", ".join(routes)
         return plain(405, f"{request.path} takes {allowed}", {"Allow": allowed})
     try:
-        refusal = None if request.path == "/metrics" else _refusal(request, site)
-        return refusal or answer(request, site)
+        return _refusal(request, exposure) or answer(request, exposure)
     except ConfigError as error:
         return plain(400, str(error))
     except Exception:
-        site.profiler.count_error("request")
+        exposure.profiler.count_error("request")
         return plain(500, "internal error")
 
 
-def _refusal(request: Request, site: Site) -> Response | None:
+def _refusal(request: Request, exposure: Exposure) -> Response | None:
     """Return why *request* may not see or change anything, None if it may."""
-    if site.token is not None:
+    is_scrape = request.path == "/metrics"
+    if exposure.token is not None and not is_scrape:
         given = request.headers.get("authorization", "").encode("utf-8", "backslashreplace")
         # on bytes: comparing text raises for what is not ASCII
-        if not hmac.compare_digest(given, f"Bearer {site.token}".encode()):
+        if not hmac.compare_digest(given, f"Bearer {exposure.token}".encode()):
             return plain(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
-    elif not site.loopback:
-        return plain(403, "only /metrics is served here without OX_OTEL_TOKEN")
-    elif not is_loopback(_host(request.headers.get("host", ""))):
+    elif exposure.loopback:
         # a page elsewhere may give its own name our address (DNS rebinding)
-        return plain(421, "this host name is not served here")
+        if not is_loopback(_host(request.headers.get("host", ""))):
+            return plain(421, "this host name is not served here")
+    elif not is_scrape:
+        return plain(403, "only /metrics is served here without OX_OTEL_TOKEN")
     if request.method == "POST" and _crosses_sites(request.headers):
         return plain(403, "another site's page may not change anything here")
     return None
@@ -118,16 +125,16 @@ def _crosses_sites(headers: Mapping[str, str]) -> bool:
     return origin is not None and origin.split("://")[1:] != [headers.get("host")]
 
 
-def _metrics(request: Request, site: Site) -> Response:
-    if site.expose is None:
+def _metrics(request: Request, exposure: Exposure) -> Response:
+    if exposure.metrics is None:
         return plain(404, "the recorder prometheus is not in use")
-    content_type, body = site.expose(request.headers.get("accept", ""))
+    content_type, body = exposure.metrics(request.headers.get("accept", ""))
     return Response(200, {**_SECURITY, "Content-Type": content_type}, body)
 
 
-def _page(_: Request, site: Site) -> Response:
-    table = escape(site.profiler.show(limit=30))
-    status = escape(json.dumps(asdict(site.profiler.status()), indent=2))
+def _page(_: Request, exposure: Exposure) -> Response:
+    table = escape(exposure.profiler.show(limit=30))
+    status = escape(json.dumps(asdict(exposure.profiler.status()), indent=2))
     verbs = "".join(
         f'<form method="post" action="{verb}"><button>{verb}</button></form>'
         for verb in ("pause", "unpause")
@@ -140,27 +147,27 @@ def _page(_: Request, site: Site) -> Response:
     return _response(200, "text/html; charset=utf-8", page)
 
 
-def _status(_: Request, site: Site) -> Response:
-    return _response(200, "application/json", json.dumps(asdict(site.profiler.status())))
+def _status(_: Request, exposure: Exposure) -> Response:
+    return _response(200, "application/json", json.dumps(asdict(exposure.profiler.status())))
 
 
-def _pause(request: Request, site: Site) -> Response:
-    site.profiler.pause()
-    return _status(request, site)
+def _pause(request: Request, exposure: Exposure) -> Response:
+    exposure.profiler.pause()
+    return _status(request, exposure)
 
 
-def _unpause(request: Request, site: Site) -> Response:
-    site.profiler.unpause()
-    return _status(request, site)
+def _unpause(request: Request, exposure: Exposure) -> Response:
+    exposure.profiler.unpause()
+    return _status(request, exposure)
 
 
-def _interval(request: Request, site: Site) -> Response:
+def _interval(request: Request, exposure: Exposure) -> Response:
     sent = parse_qs(request.query) | parse_qs(request.body.decode("utf-8", "replace"))
-    site.profiler.set_interval(sent.get("seconds", [""])[0])
-    return _status(request, site)
+    exposure.profiler.set_interval(sent.get("seconds", [""])[0])
+    return _status(request, exposure)
 
 
-_ROUTES: Mapping[str, Mapping[str, Callable[[Request, Site], Response]]] = {
+_ROUTES: Mapping[str, Mapping[str, Callable[[Request, Exposure], Response]]] = {
     "/": {"GET": _page},
     "/metrics": {"GET": _metrics},
     "/status": {"GET": _status},
@@ -184,3 +191,6 @@ def plain(status: int, text: str, more: Mapping[str, str] | None = None) -> Resp
 
 TOO_LARGE = plain(413, f"no body here is longer than {MAX_BODY} bytes")
 """The answer of a server to a request whose body it will not read."""
+
+TOO_MANY = plain(429, "too many requests at once", {"Retry-After": "1"})
+"""The answer of a server to a request that it has no thread for."""

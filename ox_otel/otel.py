@@ -5,12 +5,12 @@ immutable snapshot. A provider that the host sets later is used from then on. Th
 delays is left out: the API has none that can be observed.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 
+from ox_otel._fork import follow_forks
 from ox_otel._metrics import FUNCTION, METRICS, Metric
 from ox_otel._profiler import Profiler
 from ox_otel._status import package_version
@@ -51,14 +51,18 @@ class OtelRecorder:
     def __init__(self, profiler: Profiler, provider: MeterProvider | None = None) -> None:
         self._profiler = profiler
         self._provider = provider
-        self._pid = os.getpid()
-        self._counts = CountingRecorder()
-        self._named = {_REST}
-        self._nodes: dict[str, Node] = {}  # by path
+        self._begin()
+        follow_forks(self._begin)
         is_new = provider not in _publishing
         _publishing[provider] = self
         if is_new:
             _create_instruments(provider)
+
+    def _begin(self) -> None:
+        """Begin with nothing: in a forked child, too, since the figures are its parent's."""
+        self._counts = CountingRecorder()
+        self._named = {_REST}
+        self._nodes: dict[str, Node] = {}  # by path
 
     def close(self) -> None:
         """Publish nothing more."""
@@ -98,9 +102,7 @@ class OtelRecorder:
         return tree
 
     def observe(self, metric: Metric) -> list[Observation]:
-        """Return the series of *metric*; none after an error, and none in a forked child."""
-        if self._pid != os.getpid():  # the figures are the parent's
-            return []
+        """Return the series of *metric*; none after an error."""
         with self._profiler.charging():
             try:
                 values = metric.read(self._counts.snapshot(), self._profiler.status())

@@ -4,7 +4,6 @@ A collection reads one immutable snapshot: it takes no lock that sampling could 
 raises, since an error in one collector takes down all metrics of the registry.
 """
 
-import os
 from contextlib import suppress
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import REGISTRY, CollectorRegistry
 
+from ox_otel._fork import follow_forks, uncut
 from ox_otel._metrics import METRICS, WAKEUP_DELAY, delay_buckets
 from ox_otel._profiler import Profiler
 from ox_otel._status import Status
@@ -25,7 +25,8 @@ Key = Function | Node
 def expose(accept: str, registry: CollectorRegistry = REGISTRY) -> tuple[str, bytes]:
     """Return content type and text of all metrics in *registry*, in the form *accept* prefers."""
     encode, content_type = choose_encoder(accept)
-    return content_type, encode(registry)
+    with uncut:  # collectors of the host may hold locks
+        return content_type, encode(registry)
 
 
 class PrometheusRecorder:
@@ -38,13 +39,17 @@ class PrometheusRecorder:
 
     def __init__(self, profiler: Profiler, registry: CollectorRegistry = REGISTRY) -> None:
         self._profiler = profiler
-        self._pid = os.getpid()
         self._registry = registry
+        self._begin()
+        follow_forks(self._begin)
+        registry.register(self)
+
+    def _begin(self) -> None:
+        """Begin with nothing: in a forked child, too, since the figures are its parent's."""
         self._counts = CountingRecorder()
         self._recorded: tuple[Batch, frozenset[Key]] = (Batch(), frozenset())
         self._shown: frozenset[Key] | None = None  # None: no collection yet
         self._last: list[Family] = []
-        registry.register(self)
 
     def close(self) -> None:
         """Take the metrics out of the registry."""
@@ -64,9 +69,7 @@ class PrometheusRecorder:
         return _families(Batch(), self._profiler.status())
 
     def collect(self) -> list[Family]:
-        """Return all families; after an error the last good ones, in a forked child none."""
-        if self._pid != os.getpid():  # the figures are the parent's
-            return []
+        """Return all families; after an error the last good ones."""
         with self._profiler.charging():
             try:
                 self._last = _families(self._visible(), self._profiler.status())

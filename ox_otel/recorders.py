@@ -141,8 +141,8 @@ class Batch:
             delay_seconds=self.delay_seconds + later.delay_seconds,
             overhead_seconds=self.overhead_seconds + later.overhead_seconds,
             errors=_sums(self.errors, later.errors),
-            retired={**self.retired, **later.retired},
-            retired_nodes={**self.retired_nodes, **later.retired_nodes},
+            retired=_chained(self.retired, later.retired),
+            retired_nodes=_chained(self.retired_nodes, later.retired_nodes),
         )
 
 
@@ -157,6 +157,11 @@ def _grown(
     return grown
 
 
+def _chained(first: Mapping[K, K], second: Mapping[K, K]) -> dict[K, K]:
+    """Return the heirs of both, straight to the last one."""
+    return {**{ended: second.get(heir, heir) for ended, heir in first.items()}, **second}
+
+
 def _sums(first: Mapping[K, int], second: Mapping[K, int]) -> dict[K, int]:
     return {key: first.get(key, 0) + second.get(key, 0) for key in {**first, **second}}
 
@@ -165,8 +170,8 @@ def _sums(first: Mapping[K, int], second: Mapping[K, int]) -> dict[K, int]:
 class Recorder(Protocol):
     """Whoever wants the facts.
 
-    The profiler calls `record` about once a second, always from one thread, never while it
-    samples. Sampling waits until `record` returns: hand slow work to a thread of your own.
+    The profiler calls `record` about once a second, from a thread that is there for this recorder
+    alone. Who takes longer gets what has happened meanwhile as one batch, without the stacks.
     An exception is counted, reported once and never reaches the host or another recorder; the
     recorder gets the same facts again, merged into a later batch, so it must take a batch whole
     or not at all.

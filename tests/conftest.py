@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 import ox_otel
+from ox_otel import _notices
 from ox_otel._native import own_idents
 
 # what a noisy machine takes for an example says nothing about it
@@ -19,6 +20,7 @@ hypothesis.settings.load_profile("ox_otel")
 def _no_traces() -> Iterator[None]:
     """Fail a test that leaves a profiler, thread or collector, or touches the switch interval."""
     switch_interval = sys.getswitchinterval()
+    _notices._told.clear()  # what an earlier test has had logged is news to this one
     assert [] == _traces()
     yield
     found = _traces()

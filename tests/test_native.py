@@ -118,26 +118,3 @@ def test_faults_of_a_worker_can_be_shown() -> None:
 
     assert signal.SIGTERM in blocked[0]
     assert not blocked[0] & {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
-
-
-FORKED = """
-import os, time, warnings
-warnings.simplefilter("ignore")
-from ox_otel._native import Worker, own_idents
-Worker(lambda: time.sleep(2), "ox_otel_test")
-while not own_idents: time.sleep(0.01)
-child = os.fork()
-if child == 0: os._exit(len(own_idents))
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(own_idents), flush=True)
-os._exit(0)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_has_no_threads_of_ours() -> None:
-    """A thread of the child that gets the ident of one of ours must not be left out."""
-    done = subprocess.run(
-        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=30, check=False
-    )
-
-    assert ("0 1\n", "") == (done.stdout, done.stderr)

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from ox_otel import Batch, ConfigError, Function, Profiler, Settings, _profiler, _sampling
+from ox_otel import (
+    Batch,
+    ConfigError,
+    CountingRecorder,
+    Function,
+    Profiler,
+    Settings,
+    _delivery,
+    _profiler,
+    _sampling,
+)
 from ox_otel._native import own_idents
 from ox_otel._pipeline import Pipeline
 from ox_otel.recorders import Usage
@@ -221,7 +231,7 @@ def test_a_lasting_fault_is_retried_ever_more_rarely(
     profiler: Profiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Suspensions double, so that a broken host is left alone."""
-    monkeypatch.setattr(_sampling, "FIRST_SUSPENSION", 0.02)
+    monkeypatch.setattr(_sampling, "FIRST_SUSPENSION", 0.05)
     tries: list[float] = []
 
     def sample(*_: object) -> None:
@@ -233,8 +243,10 @@ def test_a_lasting_fault_is_retried_ever_more_rarely(
         until(lambda: len(tries) >= _sampling.ERRORS_IN_A_ROW + 4)
     pauses = [b - a for a, b in pairwise(tries)][_sampling.ERRORS_IN_A_ROW - 1 :]
 
-    assert pauses[1] > 1.5 * pauses[0] > 0.02
-    assert pauses[2] > 1.5 * pauses[1]
+    # a busy machine makes them longer, but never shorter
+    assert pauses[0] >= 0.05
+    assert pauses[1] >= 0.1
+    assert pauses[2] >= 0.2
 
 
 def test_five_times_the_budget_suspends_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,22 +298,26 @@ def test_recorders_get_the_same_facts_and_do_not_harm_each_other(profiler: Profi
     profiler.add_recorder(Collecting(fails=True))
     profiler.add_recorder(good)
     with profiler:
-        burn(0.2)
-        counted = profiler.snapshot()
+        for number in range(3):
+            burn(0.05)
+            counted = profiler.snapshot()
+            until(lambda: len(good.batches) > number)  # noqa: B023 - it is called at once
         profiler.snapshot()
     total = Batch()
     for batch in good.batches:
         total = total.plus(batch)
-        hits = sum(usage.hits for usage in batch.stacks.values())
-        assert hits == sum(usage.self_hits for usage in batch.functions.values())
+        if batch.stacks:  # it is one batch, not several that came too fast
+            hits = sum(usage.hits for usage in batch.stacks.values())
+            assert hits == sum(usage.self_hits for usage in batch.functions.values())
 
+    assert any(batch.stacks for batch in good.batches)
     assert total.samples >= counted.samples > 0
     assert 1 == len(good.threads)
     assert profiler.snapshot().errors["recorder"] >= 1
 
 
 def test_a_recorder_may_ask_the_profiler(profiler: Profiler) -> None:
-    """A recorder that calls us back from our own thread waits for nothing."""
+    """A recorder that calls us back waits for nothing, and is not called the more for it."""
     asked: list[float] = []
 
     class Asking:
@@ -314,8 +330,74 @@ def test_a_recorder_may_ask_the_profiler(profiler: Profiler) -> None:
     profiler.add_recorder(Asking())
     with profiler:
         profiler.snapshot()
+        until(lambda: asked)
+        time.sleep(0.3)
+        assert len(asked) <= 2
 
     assert max(asked) < 0.3
+
+
+class Hanging:
+    """A recorder that does not return before it may."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.counts = CountingRecorder()
+
+    def record(self, batch: Batch) -> None:
+        """Hang, then count."""
+        self.free.wait()
+        self.counts.record(batch)
+
+
+def test_a_recorder_that_hangs_stops_nothing(
+    profiler: Profiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sampling and other recorders go on; status and errors tell; when it is over, all is there."""
+    monkeypatch.setattr(_delivery, "PATIENCE", 0.2)
+    hanging, good = Hanging(), CountingRecorder()
+    profiler.add_recorder(hanging)
+    profiler.add_recorder(good)
+    with profiler:
+        until(lambda: profiler.status().reason)
+        assert "does not return from a delivery: Hanging" == profiler.status().reason
+        assert "running" == state(profiler)
+        samples = profiler.status().samples
+        until(lambda: profiler.status().samples > samples + 10)
+        profiler.snapshot()
+        until(lambda: good.snapshot().samples > samples)
+        until(lambda: profiler.snapshot().errors)
+        assert {"recorder": 1} == profiler.snapshot().errors
+        hanging.free.set()
+        until(lambda: not profiler.status().reason)
+    assert good.snapshot().samples == hanging.counts.snapshot().samples == profiler.status().samples
+
+
+def test_a_recorder_that_hangs_does_not_delay_the_end(profiler: Profiler) -> None:
+    """`cancel` waits a second for it, no longer, and a recorder may call `cancel` itself."""
+    hanging = Hanging()
+    profiler.add_recorder(hanging)
+    profiler.start()
+    profiler.snapshot()
+    began = time.monotonic()
+    profiler.cancel()
+    assert time.monotonic() - began < 1.5
+    assert 1 == len(own_idents)
+    hanging.free.set()
+    until(lambda: not own_idents)
+
+    class Ending:
+        def record(self, batch: Batch) -> None:
+            began = time.monotonic()
+            profiler.cancel()
+            ended.append(time.monotonic() - began)
+
+    ended: list[float] = []
+    profiler.add_recorder(Ending())
+    profiler.start()
+    profiler.snapshot()
+    until(lambda: ended and not own_idents)
+    assert max(ended) < 0.8
 
 
 def test_what_it_costs_is_published_truly(profiler: Profiler) -> None:
@@ -482,7 +564,7 @@ time.sleep(0.1)
 child = os.fork()
 if child == 0:
     began = time.monotonic()
-    print(profiler.status().state, "forked" in profiler.status().reason, flush=True)
+    print(profiler.status().state, flush=True)
     profiler.pause(); profiler.unpause(); profiler.query(); profiler.cancel()
     print(time.monotonic() - began < 1, flush=True)
     os._exit(0)
@@ -492,10 +574,10 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), profiler.status().stat
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_is_not_harmed() -> None:
-    """In a child the profiler says that it is not its own, and hangs nowhere."""
+    """In a child the profiler runs as before, and hangs nowhere."""
     done = run(FORK)
 
-    assert ("stopped True\nTrue\n0 running\n", "") == (done.stdout, done.stderr)
+    assert ("running\nTrue\n0 running\n", "") == (done.stdout, done.stderr)
 
 
 def test_functions_and_usages_are_facts() -> None:

@@ -1,9 +1,16 @@
 """The host is never harmed: hostile programs, each in an interpreter of its own."""
 
+import ast
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+import ox_otel
 
 PREAMBLE = """
 import faulthandler, gc, os, signal, sys, threading, time
@@ -154,3 +161,108 @@ def test_starting_at_the_interpreters_end_is_harmless() -> None:
     done = run(SHUTDOWN)
 
     assert (0, "True\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+NOTHING_WRITTEN = """
+import resource, tempfile, urllib.request
+import ox_otel
+os.chdir("/proc")  # where nobody can make a file
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # from here on, a byte written to a file kills
+profiler = ox_otel.install(port=0, interval=0.005)
+while profiler.status().samples < 20: time.sleep(0.01)
+print(urllib.request.urlopen(profiler.url + "/metrics", timeout=10).status, profiler.show() != "")
+ox_otel.uninstall()
+print(profiler.status().errors, flush=True)
+with open(os.memfd_create("full"), "wb", 0) as file: file.write(b"a byte")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files in a Linux way")
+def test_a_full_disk_is_no_concern_of_ours() -> None:
+    """Sampling, serving and ending write no byte to any file (the last line shows that it kills)."""
+    done = run(NOTHING_WRITTEN)
+
+    assert (-signal.SIGXFSZ, "200 True\n0\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+STOPPED = """
+profiler = Profiler(Settings(interval=0.005, max_overhead=1))
+began = time.monotonic()
+profiler.start()
+time.sleep(0.3)
+print(profiler.snapshot().missed, flush=True)
+sys.stdin.readline()
+samples, again = profiler.snapshot().samples, time.monotonic()
+time.sleep(0.3)
+after = profiler.snapshot()
+elapsed = time.monotonic() - began
+usages = after.functions.values()
+seconds = sum(usage.self_wait_seconds + usage.self_cpu_seconds for usage in usages)
+often = (after.samples - samples) * 0.0025 > time.monotonic() - again  # than the schedule allows
+print(profiler.status().state, after.missed > 50, often, 0.8 < seconds / elapsed < 1.01)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes cannot be stopped here")
+def test_a_process_that_is_stopped_for_a_while() -> None:
+    """A stop leaves samples missed and its time as waiting, but no burst and no fault."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PREAMBLE + STOPPED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout
+        process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGCONT)
+        said, _ = process.communicate("\n", timeout=60)
+
+    assert "running True False True\n" == said
+
+
+FORBIDDEN = {
+    "f_locals": "reading them changes what runs, and they are nobody's business",
+    "setswitchinterval": "it is the host's, and starves whoever waits while it is changed",
+    "settrace": "there is one a thread, and it is a debugger's",
+    "setprofile": "as above",
+    "time.time": "the clock of the wall jumps",
+    "datetime": "as above",
+}
+
+
+def words_of(tree: ast.AST) -> Iterator[str]:
+    """Yield the names that a module uses, with and without what they belong to."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+            if isinstance(node.value, ast.Name):
+                yield f"{node.value.id}.{node.attr}"
+        elif isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value  # as for getattr
+        elif isinstance(node, ast.Assert):
+            yield "assert"
+
+
+def test_what_the_package_never_does() -> None:
+    """No module uses what harms hosts, nor an `assert`, which `python -O` leaves out."""
+    modules = sorted(Path(ox_otel.__path__[0]).rglob("*.py"))
+    assert len(modules) > 20
+    used = {
+        (module.name, word)
+        for module in modules
+        for word in words_of(ast.parse(module.read_text(encoding="utf-8")))
+    }
+    assert [] == [use for use in used if use[1] in {*FORBIDDEN, "assert"}]
+    assert ("_threads.py", "f_back") in used  # the search finds what there is
+    assert ("_clock.py", "Random") in used

@@ -22,6 +22,7 @@ def test_the_defaults() -> None:
     expected = {
         "enabled": True,
         "start_paused": False,
+        "master": False,
         "engine": "auto",
         "interval": 0.02,
         "recorders": ("prometheus",),
@@ -44,6 +45,7 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("enabled", "on", True),
     ("start_paused", " yes ", True),
     ("start_paused", "0", False),
+    ("master", "true", True),
     ("engine", "Threads", "threads"),
     ("engine", "ticks", "ticks"),
     ("interval", "0.001", 0.001),
@@ -126,6 +128,7 @@ def test_the_process_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
 REFUSED: dict[str, list[Any]] = {
     "enabled": ["maybe", "", 1, None, b"true"],
     "start_paused": ["2", 0.0],
+    "master": ["gunicorn", 1],
     "engine": ["", "gpu", None, b"auto", ["auto"]],
     "interval": [
         *("", "soon", "nan", "inf", "-inf", "-1", "0", "0.0009", "61", "1e999"),
@@ -144,7 +147,7 @@ REFUSED: dict[str, list[Any]] = {
     "tree": ["", "wait", "on", None, True],
     "host": ["", "a\nb", "a..b", "x" * 70, "\u200d", 127, None],
     "port": ["-1", "65536", "http", True, 80.5, 10**100],
-    "token": ["", "short", "with a space in it", "ключ" * 4, "a\n" * 16, 5],
+    "token": ["", "short", "with a space in it", "ключ" * 4, "\udcff" * 16, "a\n" * 16, 5],
     "kill_file": ["", "a\0b", 5, b"/run/off"],
 }
 

@@ -1,6 +1,7 @@
 """The engine `threads`: sees everything, keeps nothing, runs no code of the host."""
 
 import gc
+import os
 import sys
 import threading
 import time
@@ -436,9 +437,17 @@ def test_no_collection_starts_while_frames_are_listed(
     monkeypatch: pytest.MonkeyPatch,
     enabled: bool,  # noqa: FBT001 - pytest gives it by name
 ) -> None:
-    """Where it could deadlock, garbage collection is off during the call, and then as before."""
+    """Where it could do harm, no garbage is collected during list and walk, then all is as before.
+
+    In the listing of frames a destructor could deadlock the process, in a walk crash it.
+    """
     monkeypatch.setattr(_interpreter, "_COLLECTS_BETWEEN_INSTRUCTIONS", False)
     real, during = sys._current_frames, []
+
+    class Watched(Engine):
+        def _walk(self, frame):
+            during.append(gc.isenabled())
+            return super()._walk(frame)
 
     def listed() -> object:
         during.append(gc.isenabled())
@@ -448,13 +457,36 @@ def test_no_collection_starts_while_frames_are_listed(
     was = gc.isenabled()
     (gc.enable if enabled else gc.disable)()
     try:
-        Engine().sample(0.0)
+        with parked(1):
+            Watched().sample(0.0)
         after = gc.isenabled()
     finally:
         (gc.enable if was else gc.disable)()
 
-    assert [False] == during
+    assert [False, False] == during
     assert enabled == after
+
+
+def test_frames_are_let_go_of_before_the_gil_is() -> None:
+    """After a look around no frame is left, whoever still has the list of them."""
+    with _interpreter.frames_of_threads() as frames:
+        assert frames
+    assert {} == frames
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_forked_during_a_sample_collects_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a sample has suspended for a moment is not suspended for ever in a child."""
+    monkeypatch.setattr(_interpreter, "_COLLECTS_BETWEEN_INSTRUCTIONS", False)
+    assert gc.isenabled()
+    with _interpreter.frames_of_threads():
+        child = os.fork()
+        if child == 0:
+            os._exit(not gc.isenabled())
+
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert gc.isenabled()
 
 
 def test_code_that_comes_and_goes_is_neither_misnamed_nor_kept(

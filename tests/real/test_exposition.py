@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from ox_otel import Batch, Function, Profiler, Settings, Usage
 from ox_otel._endpoint import Endpoint
 from ox_otel._names import valid
-from ox_otel.http import Site
+from ox_otel.http import Exposure
 from ox_otel.prometheus import PrometheusRecorder, expose
 
 pytestmark = pytest.mark.store
@@ -41,8 +41,8 @@ def exposed() -> Iterator[Exposed]:
     profiler = Profiler(Settings())
     recorder = PrometheusRecorder(profiler, registry)
     recorder.record(Batch(dict.fromkeys(functions, Usage(3, 2, 0.5, 0.25, 0.125, 0.0625))))
-    site = Site(profiler, partial(expose, registry=registry), None, loopback=True)
-    endpoint = Endpoint("127.0.0.1", 0, site)
+    exposure = Exposure(profiler, partial(expose, registry=registry), None, loopback=True)
+    endpoint = Endpoint("127.0.0.1", 0, exposure)
     yield Exposed(functions, registry, endpoint.url.removeprefix("http://"))
     endpoint.close()
 

@@ -1,0 +1,334 @@
+"""Forks: whatever our threads do, a child works, begins anew by itself, and harms nobody."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from ox_otel import _fork
+from ox_otel._fork import WAIT_SECONDS, follow_forks, uncut
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+PREAMBLE = """
+import faulthandler, os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore")  # of forking with threads: that is the point here
+# not `dump_traceback_later`: a child, which lacks its thread, would wait for that at its end
+faulthandler.register(signal.SIGALRM, chain=True)
+signal.alarm(50)
+import ox_otel
+from prometheus_client import REGISTRY, generate_latest
+
+def child(act):  # its exit status is 0 if it has done so, in time
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        status = 1
+        try:
+            act()
+            status = 0
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    return pid
+def end(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def until(condition):
+    while not condition(): time.sleep(0.005)
+"""
+
+
+def run(code: str) -> tuple[str, str]:
+    """Return what *code* prints to stdout and stderr, in an interpreter of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", PREAMBLE + code], capture_output=True, text=True, timeout=100
+    )
+    return done.stdout, done.stderr
+
+
+MANY = """
+profiler = ox_otel.install(interval=0.005, max_overhead=1, port=0)
+until(lambda: profiler.status().samples)
+def live():
+    profiler.status(); profiler.pause(); profiler.show(); generate_latest(REGISTRY)
+    profiler.unpause(); profiler.set_interval(0.01); profiler.snapshot()
+ends = []
+for _ in range(20):
+    ends += map(end, [child(live) for _ in range(10)])
+print(len(ends), set(ends), profiler.status().state)
+before = profiler.status().samples
+until(lambda: profiler.status().samples > before)
+"""
+
+
+def test_two_hundred_forks() -> None:
+    """No child of a process that is sampled two hundred times a second hangs, nor does that one."""
+    assert ("200 {0} running\n", "") == run(MANY)
+
+
+RESUMED = """
+profiler = ox_otel.install(interval=0.005, max_overhead=1)
+def of_parent(): until(lambda: profiler.query("__main__.of_parent").total)
+of_parent()
+generate_latest(REGISTRY)
+def live():
+    print(ox_otel.get() is profiler, profiler.status().samples < 3, profiler.status().pid == os.getpid())
+    print(f"of_parent" in str(profiler.snapshot().functions), b"of_parent" in generate_latest(REGISTRY))
+    def of_child(): until(lambda: profiler.query("__main__.*of_child").total)
+    of_child()
+    print(profiler.status().state, b"of_child" in generate_latest(REGISTRY))
+print(end(child(live)), "of_parent" in str(profiler.snapshot().functions))
+"""
+
+
+def test_a_child_is_sampled_from_nothing() -> None:
+    """A child goes on by itself, with the same object, and knows no figure of its parent's."""
+    assert ("True True True\nFalse False\nrunning True\n0 True\n", "") == run(RESUMED)
+
+
+WISHES = """
+profiler = ox_otel.install(interval=0.5)
+profiler.set_interval(0.25)
+profiler.pause()
+def live():
+    print(profiler.status().state, profiler.status().interval, profiler.status().samples)
+    profiler.set_interval(0.005)
+    profiler.unpause()
+    until(lambda: profiler.status().samples)
+    end(child(lambda: print(profiler.status().state, profiler.status().interval)))
+    profiler.cancel()
+    end(child(lambda: print(profiler.status().state)))
+print(end(child(live)), profiler.status().state)
+"""
+
+
+def test_a_child_has_the_wishes_of_its_parent() -> None:
+    """Paused or not, at which interval, and stopped: as at the fork, and each is free to change."""
+    assert ("paused 0.25 0\nrunning 0.005\nstopped\n0 paused\n", "") == run(WISHES)
+
+
+BYPASSED = """
+import ctypes
+profiler = ox_otel.install(interval=0.005, port=0)
+url = profiler.url
+until(lambda: profiler.status().samples)
+pid = ctypes.PyDLL(None).fork()  # without Python's hooks
+if pid == 0:
+    print(profiler.status().samples < 3, profiler.status().state, repr(profiler.url))
+    until(lambda: profiler.status().samples > 3)
+    sys.stdout.flush()
+    os._exit(0)
+print(end(pid), profiler.status().state, profiler.url == url)
+"""
+
+
+def test_a_fork_behind_pythons_back() -> None:
+    """A child in which no hook was called begins anew as soon as anybody asks."""
+    assert ("True running ''\n0 running True\n", "") == run(BYPASSED)
+
+
+CUT = """
+lock = threading.Lock()
+class Recorder:
+    def record(self, batch):
+        with lock: time.sleep(0.01)
+profiler = ox_otel.install(interval=0.001, max_overhead=1, recorders=[Recorder()])
+def hurry():
+    while True: profiler.snapshot()
+threading.Thread(target=hurry, daemon=True).start()
+until(lambda: lock.locked())
+print({end(child(lambda: lock.acquire(timeout=5) or 1 / 0)) for _ in range(30)}, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_delivery_is_not_cut() -> None:
+    """A recorder is not in the middle of its work in a child, with a lock that nobody opens."""
+    assert ("{0}\n", "") == run(CUT)
+
+
+SCRAPED = """
+import urllib.request
+lock = threading.Lock()
+class Collector:
+    def describe(self): return []
+    def collect(self):
+        with lock: time.sleep(0.01)
+        return []
+REGISTRY.register(Collector())
+profiler = ox_otel.install(port=0)
+def scrape():
+    while True: urllib.request.urlopen(profiler.url + "/metrics").read()
+url = profiler.url
+threading.Thread(target=scrape, daemon=True).start()
+until(lambda: lock.locked())
+print({end(child(lambda: lock.acquire(timeout=5) or 1 / 0)) for _ in range(30)}, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_scrape_is_not_cut() -> None:
+    """Collectors of the host that our endpoint asks are not left locked in a child."""
+    assert ("{0}\n", "") == run(SCRAPED)
+
+
+FORKING = """
+class Recorder:
+    def record(self, batch):
+        if os.getpid() == parent: ends.append(end(child(profiler.status)))
+parent, ends = os.getpid(), []
+profiler = ox_otel.install(interval=0.001, recorders=[Recorder()])
+until(lambda: ends or profiler.snapshot() and False)
+print(ends[0])
+"""
+
+
+def test_a_recorder_may_fork() -> None:
+    """A fork from within a delivery is none that it has to wait for."""
+    assert ("0\n", "") == run(FORKING)
+
+
+SHORT = """
+profiler = ox_otel.install(interval=0.005, port=0)
+until(lambda: profiler.status().samples)
+def leave():
+    began = time.monotonic()
+    pid = os.fork()
+    if pid == 0: signal.alarm(20); sys.exit(7)
+    return end(pid), time.monotonic() - began
+ends = [leave() for _ in range(40)]
+print({status for status, _ in ends}, min(seconds for _, seconds in ends) < 0.5)
+"""
+
+
+def test_a_child_that_ends_at_once() -> None:
+    """Interpreters of children end as soon as they please, with their own status."""
+    assert ("{7} True\n", "") == run(SHORT)
+
+
+THREADS = """
+profiler = ox_otel.install(interval=0.005, max_overhead=1)
+ends = []
+def fork():
+    for _ in range(10): ends.append(end(child(lambda: (profiler.snapshot(), profiler.pause()))))
+threads = [threading.Thread(target=fork) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(ends), set(ends), profiler.status().state)
+"""
+
+
+def test_forks_from_many_threads_at_once() -> None:
+    """Threads that fork at the same time do not lock each other or their children."""
+    assert ("40 {0} running\n", "") == run(THREADS)
+
+
+MASTER = """
+profiler = ox_otel.install(interval=0.005)
+until(lambda: profiler.status().samples)
+arbiter = {{"__name__": "{module}", "os": os, "signal": signal}}
+exec("def spawn(): return os.fork()", arbiter)
+def threads(): return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 1
+pid = arbiter["spawn"]()
+if pid == 0:
+    until(lambda: profiler.status().samples)
+    pid = os.fork()  # of its own, as a worker may
+    if pid == 0: os._exit(0)
+    end(pid)
+    print(profiler.status().state, flush=True)
+    os._exit(0)
+print(end(pid), profiler.status().state, "workers" in profiler.status().reason)
+"""
+
+
+@pytest.mark.parametrize("module", [*_fork.MASTERS, "anything.else"])
+def test_a_master_hands_over(module: str) -> None:
+    """Who forks workers for a server is sampled no more, they are; all others go on."""
+    state = "running False" if module == "anything.else" else "stopped True"
+    assert (f"running\n0 {state}\n", "") == run(MASTER.format(module=module))
+
+
+def test_a_master_is_sampled_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the setting, a master goes on as any other process."""
+    monkeypatch.setenv("OX_OTEL_MASTER", "true")
+    assert ("running\n0 running False\n", "") == run(MASTER.format(module="gunicorn.arbiter"))
+
+
+IMPORTS = """
+import urllib.request
+imported = []
+def hook(event, arguments):
+    if event == "import" and threading.get_ident() != main: imported.append(arguments[0])
+main = threading.get_ident()
+profiler = ox_otel.install(interval=0.005, port=0)
+sys.addaudithook(hook)
+for path in ("/", "/status", "/metrics", "/nowhere"):
+    try: urllib.request.urlopen(profiler.url + path).read()
+    except urllib.error.HTTPError: pass
+urllib.request.urlopen(profiler.url + "/interval", b"seconds=0.01").read()
+until(lambda: profiler.status().samples > 10)
+profiler.snapshot()
+ox_otel.uninstall()
+print(imported)
+"""
+
+
+def test_our_threads_import_nothing() -> None:
+    """A child forked in the middle of an import could never import that module."""
+    assert ("[]\n", "") == run(IMPORTS)
+
+
+def test_work_that_does_not_end_is_waited_for_once() -> None:
+    """A recorder that hangs delays one fork, by a tenth of a second, and no other."""
+    inside, leave = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with uncut:
+            inside.set()
+            leave.wait()
+
+    worker = threading.Thread(target=hang)
+    worker.start()
+    inside.wait()
+    seconds = []
+    for _ in range(5):
+        began = time.monotonic()
+        uncut.close()
+        seconds.append(time.monotonic() - began)
+        uncut.open()
+    leave.set()
+    worker.join()
+
+    assert seconds[0] >= WAIT_SECONDS
+    assert min(seconds[1:]) < WAIT_SECONDS / 2
+
+
+def test_who_is_gone_is_not_told() -> None:
+    """To follow forks keeps nobody alive, and leaves nothing behind."""
+
+    class Follower:
+        def renew(self) -> None: ...
+
+    before = len(_fork._followers)
+    for _ in range(10):
+        follow_forks(Follower().renew)
+
+    assert len(_fork._followers) <= before + 1
+
+
+IDENTS = """
+from ox_otel._native import Worker, own_idents
+Worker(lambda: time.sleep(2), "ox_otel_test")
+until(lambda: own_idents)
+def live(): own_idents and 1 / 0
+print(end(child(live)), len(own_idents), flush=True)
+os._exit(0)
+"""
+
+
+def test_a_child_has_no_threads_of_ours() -> None:
+    """A thread of the child that gets the ident of one of ours is not left out of samples."""
+    assert ("0 1\n", "") == run(IDENTS)

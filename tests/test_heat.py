@@ -55,8 +55,9 @@ def test_heat_stays_finite_for_years() -> None:
         heat.cool(86_400.0 * day)
         heat.observe(9)
         heat.warm(["daily"], 9)
-        [(hits, _)] = heat.worthy()
-        assert heat.matters(hits)
+    heat.warm(["once"], 1)
+    [(hits, _)] = heat.worthy()
+    assert heat.matters(hits)
 
 
 def test_whoever_has_a_series_is_no_candidate() -> None:

@@ -300,6 +300,18 @@ def test_retired_nodes_move_to_their_heir() -> None:
     assert {old: heir} == total.retired_nodes
 
 
+def test_heirs_that_end_in_a_later_batch() -> None:
+    """Two batches as one lead straight to the last heir, functions and nodes alike."""
+    first, second = Function("__other__", "__retired_1__"), Function("__other__", "__retired_2__")
+    assert {HOT: second, first: second} == (
+        Batch(retired={HOT: first}).plus(Batch(retired={first: second})).retired
+    )
+    old, heir, last = (Node(f"total{name}", 1, name) for name in ("older", "heirs", "lasts"))
+    assert {old: last, heir: last} == (
+        Batch(retired_nodes={old: heir}).plus(Batch(retired_nodes={heir: last})).retired_nodes
+    )
+
+
 def test_inclusive_times() -> None:
     """A node has with its own time that of all nodes whose paths begin with its path."""
     paths = {"total": 1, "totalmains": 2, "totalmainsleafs": 4, "totalother": 8}

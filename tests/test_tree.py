@@ -148,6 +148,14 @@ def test_what_is_not_hot_stays_in_its_parent() -> None:
     assert {"": 0, "a": 12.75} == grown.shape()
 
 
+def test_threads_that_wait_do_not_make_others_hot() -> None:
+    """In a tree of CPU the hits of stacks without any count for nothing."""
+    waiting = {stack(name): usage(50, 0.0, 1.0) for name in "bcdefg"}
+    grown = grow()
+    grown.settle({**waiting, stack("a"): usage(2, 0.01)})
+    assert {"": 0.01} == grown.shape()
+
+
 def test_the_tree_is_of_one_state() -> None:
     """A tree of CPU leaves waiting out, one of wall time has both."""
     seen = {stack("a"): usage(9, 0.5, 2.0), stack("b"): usage(90, 0.0, 4.0)}
@@ -187,6 +195,13 @@ def test_a_folded_stack_repeats_no_call(seen: Stack) -> None:
     assert (seen[0], seen[-1]) == (path[0], path[-1])
     assert path == folded(path)
     assert set(calls) <= set(pairwise(seen))
+
+
+def test_recursion_is_one_level_of_the_tree() -> None:
+    """However deep it recurses, and wherever it is seen, a function has one node."""
+    grown = grow()
+    grown.settle(stacks(a=8, aa=8, aaaab=8, aabababc=8))
+    assert {"": 0, "a": 4, "ab": 2, "abc": 2} == grown.shape()
 
 
 def test_depth_is_bounded() -> None:
@@ -279,19 +294,32 @@ def test_what_is_retired_has_an_heir_below_the_same_parent() -> None:
 
 
 def test_an_heir_ends_with_the_next_ones() -> None:
-    """However often branches are retired, a parent has one heir."""
-    grown = grow(limit=10)
-    now = 0.0
-    for generation in ("bcd", "efg", "hij", "klm"):
-        for _ in range(3):
-            now += 1.0
-            names = [f"a{name}" for name in generation] + [f"a{generation}"]
-            grown.settle(stacks(**dict.fromkeys(names, 50)), now)
-        now += 2 * RETIRE_AFTER
-    shape = grown.shape()
-    assert 1 == sum("__retired_" in name for name in shape)
-    assert 4 * 3 * 4 * 50 / 4 == sum(shape.values())
-    assert {"ak", "al", "am", "akl", "aklm"} <= shape.keys()
+    """However often branches are retired, and however soon again, a parent has one heir."""
+    grown = grow(limit=6)
+    grown.settle(stacks(ab=50, ac=50))
+    grown.settle(stacks(ad=50, ae=50), RETIRE_AFTER / 2)
+    grown.settle(stacks(af=50), RETIRE_AFTER)
+    assert {"", "a", "ad", "ae", "af", f"a{OTHER}.__retired_1__"} == grown.shape().keys()
+    grown.settle(stacks(af=50, ag=50), 1.5 * RETIRE_AFTER)
+    assert {"", "a", "af", "ag", f"a{OTHER}.__retired_2__"} == grown.shape().keys()
+    assert 50 == grown.shape()[f"a{OTHER}.__retired_2__"]
+
+
+def test_one_cold_branch_alone_makes_no_room() -> None:
+    """Nothing is retired, nor does an heir change its name, where only the heir would gain."""
+    grown = grow(limit=3)
+    grown.settle(stacks(ab=50))
+    _, retired = grown.tree.settle(stacks(a=50, c=50), 2 * RETIRE_AFTER)
+    assert {} == retired
+
+
+def test_a_candidate_may_lose_its_parent() -> None:
+    """What could have become a branch of one that is retired stays in the nodes that there are."""
+    grown = grow(limit=5)
+    grown.settle(stacks(ab=50, ac=50, ad=50))
+    grown.settle(stacks(abe=10**13), 1.0)
+    grown.settle(stacks(f=5000), 1.0 + RETIRE_AFTER)
+    assert {"", "f", f"{OTHER}.__retired_1__"} == grown.shape().keys()
 
 
 def test_a_branch_is_retired_only_after_long() -> None:

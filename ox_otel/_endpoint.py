@@ -13,6 +13,7 @@ from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
 from ox_otel._fork import follow_forks
+from ox_otel._listening import Port, leave, listen, url_of
 from ox_otel._native import Worker
 from ox_otel.http import MAX_BODY, TOO_LARGE, TOO_MANY, Exposure, Request, Response, plain, respond
 
@@ -30,7 +31,7 @@ CLOSE_SECONDS = 1.0
 
 
 class Endpoint:
-    """Answers requests at *host* and *port* (0: any free one) as *exposure* has it, until `close`.
+    """Answers requests at *host* and *port* (see `listen`) as *exposure* has it, until `close`.
 
     Raises:
         OSError: the address cannot be had.
@@ -38,13 +39,12 @@ class Endpoint:
         MemoryError: as above.
     """
 
-    def __init__(self, host: str, port: int, exposure: Exposure) -> None:
-        self._site = exposure
+    def __init__(self, host: str, port: Port, exposure: Exposure) -> None:
+        self._exposure = exposure
         self._pid = os.getpid()
         self._conversations: list[tuple[Worker, socket.socket]] = []
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with ExitStack() as opened:
-            self._listener = opened.enter_context(socket.create_server((host, port), family=family))
+            self._listener = opened.enter_context(listen(host, port))
             self._listener.setblocking(False)
             self._bell, self._ear = map(opened.enter_context, socket.socketpair())
             self._ready = opened.enter_context(DefaultSelector())
@@ -52,8 +52,7 @@ class Endpoint:
             self._ready.register(self._ear, EVENT_READ)
             self._worker = Worker(self._listen, "ox_otel_listen")
             self._opened = opened.pop_all()
-        name = f"[{host}]" if ":" in host else host
-        self.url = f"http://{name}:{self._listener.getsockname()[1]}"
+        self.url = url_of(self._listener, host)
         follow_forks(self.close)  # a socket that only a child holds open would answer nobody
 
     def close(self) -> None:
@@ -70,6 +69,7 @@ class Endpoint:
 
     def _end_threads(self) -> None:
         deadline = time.monotonic() + CLOSE_SECONDS
+        leave(self._listener)
         self._bell.send(b"!")
         self._worker.join(CLOSE_SECONDS)
         for _, connection in self._conversations:
@@ -88,7 +88,7 @@ class Endpoint:
                 continue
             self._answer(connection)
             cpu_seconds = time.thread_time()
-            self._site.profiler.charge(cpu_seconds - charged)
+            self._exposure.profiler.charge(cpu_seconds - charged)
             charged = cpu_seconds
 
     def _answer(self, connection: socket.socket) -> None:
@@ -107,13 +107,13 @@ class Endpoint:
     def _converse(self, connection: socket.socket) -> None:
         try:
             with connection:
-                _Conversation(connection, self._site)
+                _Conversation(connection, self._exposure)
         except (OSError, HTTPException):  # the client has gone, was too slow, or sent too much
             pass
         except Exception:
-            self._site.profiler.count_error("request")
+            self._exposure.profiler.count_error("request")
         finally:
-            self._site.profiler.charge(time.thread_time())
+            self._exposure.profiler.charge(time.thread_time())
 
 
 def _turn_away(connection: socket.socket) -> None:
@@ -159,7 +159,7 @@ class _Conversation(BaseHTTPRequestHandler):
     default_request_version = "HTTP/1.0"  # even what is no HTTP gets an answer with headers
 
     def __init__(self, connection: socket.socket, exposure: Exposure) -> None:
-        self._site = exposure
+        self._exposure = exposure
         super().__init__(connection, None, None)  # type: ignore[arg-type]
 
     def setup(self) -> None:
@@ -179,7 +179,7 @@ class _Conversation(BaseHTTPRequestHandler):
             self._send(TOO_LARGE)
             return
         body = self.rfile.read(int(length))
-        self._send(respond(Request(self.command, path, query, headers, body), self._site))
+        self._send(respond(Request(self.command, path, query, headers, body), self._exposure))
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
 

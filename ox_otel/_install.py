@@ -7,6 +7,7 @@ from threading import RLock
 from typing import NamedTuple, Unpack
 
 from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
+from ox_otel._listening import each_has_its_own
 from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
@@ -16,7 +17,9 @@ from ox_otel.recorders import Recorder
 
 class _Installed(NamedTuple):
     profiler: Profiler
+    settings: Settings
     undo: ExitStack
+    doors: ExitStack  # what is open to the outside
 
 
 _lock = RLock()  # the module of a recorder may call `install` itself
@@ -40,10 +43,10 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
             if unknown:
                 warn("ox_otel: no settings of this version: %s", ", ".join(unknown))
             wanted = Settings.from_env(os.environ, **settings)
-            profiler, undo = Profiler(wanted), ExitStack()
-            _installed = _Installed(profiler, undo)
+            profiler = Profiler(wanted)
+            _installed = _Installed(profiler, wanted, ExitStack(), ExitStack())
             try:
-                _assemble(profiler, wanted, undo)
+                _assemble(_installed)
             except BaseException:
                 uninstall()
                 raise
@@ -74,30 +77,57 @@ def _renew() -> None:
     _lock = RLock()
 
 
-follow_forks(_renew)
+def _resume() -> None:
+    """In a forked child: open an endpoint, where it can have one of its own."""
+    if _installed is not None and _is_given_to_workers(_installed):
+        _serve(_installed)
 
 
-def _assemble(profiler: Profiler, settings: Settings, undo: ExitStack) -> None:
-    """Connect *profiler* with all that it needs and start it; *undo* learns how to undo that."""
+def _hand_over() -> None:
+    """In the master of a server: leave the endpoint to the workers."""
+    if _installed is None or _installed.settings.master:
+        return
+    if _is_given_to_workers(_installed):
+        _installed.profiler.url = ""
+        _installed.doors.close()
+
+
+def _is_given_to_workers(installed: _Installed) -> bool:
+    port = installed.settings.port
+    return installed.settings.enabled and port is not None and each_has_its_own(port)
+
+
+follow_forks(_renew, _resume, _hand_over)
+
+
+def _assemble(installed: _Installed) -> None:
+    """Connect the profiler with all that it needs, and start it."""
+    profiler, settings, undo, doors = installed
     undo.callback(profiler.cancel)
+    undo.callback(doors.close)
     if not settings.enabled:
         return
     for choice in settings.recorders:
         quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long
         profiler.add_recorder(_recorder(choice, profiler, undo), quick=quick)
-    if settings.port is not None:
-        _serve(profiler, settings, settings.port, undo)
+    _serve(installed)
     profiler.start()
+    if settings.run_dir is not None:
+        _join_service(profiler, settings.run_dir, undo)
     if follow_uwsgi():
         profiler.hand_over()
+        _hand_over()
 
 
 def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Recorder:
     """Return the recorder that one part of the setting `recorders` names or is."""
     try:
         if choice == "prometheus":
+            from ox_otel._multiprocess import MULTIPROCESS, MultiprocessRecorder
             from ox_otel.prometheus import PrometheusRecorder
 
+            if os.environ.get(MULTIPROCESS):
+                return MultiprocessRecorder(profiler)
             prometheus = PrometheusRecorder(profiler)
             undo.callback(prometheus.close)
             return prometheus
@@ -123,21 +153,38 @@ def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Re
     return made
 
 
-def _serve(profiler: Profiler, settings: Settings, port: int, undo: ExitStack) -> None:
-    """Open our own endpoint; where that fails, the host goes on without."""
+def _join_service(profiler: Profiler, folder: str, undo: ExitStack) -> None:
+    """Do as the service does; where that fails, this process is controlled for itself."""
+    from ox_otel._service import Service
+
+    try:
+        service = Service(folder, profiler)
+    except Exception as error:
+        warn("ox_otel: no service in %s: %s", folder, error)
+        return
+    profiler.share = service.share
+    undo.callback(service.close)
+
+
+def _serve(installed: _Installed) -> None:
+    """Open our own endpoint if there is to be one; where that fails, the host goes on without."""
+    profiler, settings, _, doors = installed
+    if settings.port is None:
+        return
     # here, because the standard library's HTTP server is dear to import
     from ox_otel._endpoint import Endpoint
     from ox_otel.http import Exposure, is_loopback
 
-    exposure = Exposure(profiler, None, settings.token, is_loopback(settings.host))
+    is_local = isinstance(settings.port, str) or is_loopback(settings.host)
+    exposure = Exposure(profiler, None, settings.token, is_local)
     if "prometheus" in settings.recorders:
         from ox_otel.prometheus import expose
 
         exposure = exposure._replace(metrics=expose)
     try:
-        endpoint = Endpoint(settings.host, port, exposure)
+        endpoint = Endpoint(settings.host, settings.port, exposure)
     except Exception as error:
-        warn("ox_otel: no endpoint at %s:%s: %s", settings.host, port, error)
+        warn("ox_otel: no endpoint at %s:%s: %s", settings.host, settings.port, error)
         return
     profiler.url = endpoint.url
-    undo.callback(endpoint.close)
+    doors.callback(endpoint.close)

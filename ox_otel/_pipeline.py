@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ox_otel._clock import Delays, Schedule
 from ox_otel._delivery import Courier, Delivery
@@ -26,6 +27,20 @@ def series(counted: Batch) -> int:
     return functions + len(counted.tree) * SERIES_PER_NODE + OWN_SERIES
 
 
+class Places(NamedTuple):
+    """How many functions, and nodes of the tree, have series at most."""
+
+    functions: int
+    nodes: int
+
+
+def _places(settings: Settings) -> Places:
+    available = settings.max_series - OWN_SERIES
+    for_tree = 0 if settings.tree == "off" else available // 2
+    functions = (available - for_tree) // SERIES_PER_FUNCTION
+    return Places(functions, for_tree // SERIES_PER_NODE)
+
+
 class Pipeline:
     """Takes samples, makes batches of them and hands these to the recorders.
 
@@ -34,6 +49,7 @@ class Pipeline:
 
     Attributes:
         counts: the recorder that is always there.
+        places: how many functions and nodes have series at most.
         overhead_ratio: CPU seconds that profiling cost per second, smoothed over some batches.
         samples: samples taken.
         flushes: batches made.
@@ -49,12 +65,9 @@ class Pipeline:
         self._schedule = schedule
         names = Names(settings.include, settings.exclude)
         self._engine = Threads(names, settings.max_depth, self.count_error)
-        available = settings.max_series - OWN_SERIES
-        self._tree: Tree | None = None
-        if settings.tree != "off":
-            self._tree = Tree(available // 2 // SERIES_PER_NODE, settings.tree)
-            available -= available // 2
-        self._ledger = Ledger(available // SERIES_PER_FUNCTION)
+        self.places = places = _places(settings)
+        self._ledger = Ledger(places.functions)
+        self._tree = Tree(places.nodes, settings.tree) if places.nodes else None
         self._quick = [Delivery(self.counts, self.count_error)]
         self._couriers: list[Courier] = []
         self._counting = allocate_lock()  # held for an addition, over what any thread may count

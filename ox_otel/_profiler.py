@@ -4,7 +4,7 @@ import _thread
 import atexit
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -12,10 +12,10 @@ from typing import Self
 from ox_otel._fork import follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
 from ox_otel._native import Alarm, Worker, allocate_lock, own_idents
-from ox_otel._pipeline import Pipeline, series
+from ox_otel._pipeline import Pipeline, Places, series
 from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
-from ox_otel._status import State, Status
+from ox_otel._status import State, Status, Wishes
 from ox_otel.recorders import Answer, Batch, Recorder
 
 STOP_SECONDS = 1.0
@@ -35,10 +35,12 @@ class Profiler:
 
     Attributes:
         url: the address of our own endpoint, empty where there is none.
+        share: has all processes of the service do as this one; where there is no service, nothing.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.url = ""
+        self.share: Callable[[], None] = lambda: None
         self._settings = settings or Settings()
         self._recorders: list[tuple[Recorder, bool]] = []  # and whether it is quick
         self._obstacle = unsupported()
@@ -77,6 +79,11 @@ class Profiler:
         traceback: TracebackType | None,
     ) -> None:
         self.cancel()
+
+    @property
+    def places(self) -> Places:
+        """How many functions, and nodes of the tree, have series at most."""
+        return self._pipeline.places
 
     def add_recorder(self, recorder: Recorder, *, quick: bool = False) -> None:
         """Hand everything from now on to *recorder* too, in forked children what happens there.
@@ -132,6 +139,11 @@ class Profiler:
         """
         self._sampling.schedule.interval = accepted("interval", seconds)
         self._alarm.ring()
+
+    def wishes(self) -> Wishes:
+        """Return what is wished at present, whatever the state."""
+        sampling = self._sampling
+        return Wishes(sampling.paused, sampling.schedule.interval)
 
     def cancel(self) -> None:
         """End our threads, within a second, whatever they do; `start` would start new ones.

@@ -10,6 +10,7 @@ from ox_otel._values import (
     as_number,
     as_one_of,
     as_path,
+    as_port,
     as_recorders,
     as_token,
     as_truth,
@@ -37,8 +38,9 @@ class Arguments(TypedDict, total=False):
     exclude: str | Iterable[str]
     tree: str
     host: str
-    port: int | str | None
+    port: int | range | str | None
     token: str | None
+    run_dir: str | os.PathLike[str] | None
     kill_file: str | os.PathLike[str] | None
 
 
@@ -124,17 +126,24 @@ class Settings:
     host: str = _setting(
         "127.0.0.1", as_host, "an address or a host name", "where our own endpoint listens"
     )
-    port: int | None = _setting(
+    port: int | range | str | None = _setting(
         None,
-        as_whole(0, 65535),
-        "a port from 0 to 65535, 0 for any free one",
-        "port of our own endpoint (unset: there is none)",
+        as_port,
+        "a port (0: any free one), a range like 9100-9115, or unix:/path/{pid}.sock",
+        "where our own endpoint listens (unset: there is none); each worker finds a place of its own "
+        "in a range, or where `{pid}` stands for it",
     )
     token: str | None = _setting(
         None,
         as_token,
         "at least 16 ASCII characters without spaces",
         "bearer token for everything but `/metrics`; required where `OX_OTEL_HOST` is not loopback",
+    )
+    run_dir: str | None = _setting(
+        None,
+        as_path,
+        "a path",
+        "folder of the service, of mode 0700: what is wished of one of its processes over HTTP, all do",
     )
     kill_file: str | None = _setting(
         None, as_path, "a path", "sampling is suspended while this file exists"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 State = Literal["running", "paused", "suspended", "stopped", "failed", "unsupported"]
 
@@ -12,6 +12,13 @@ to a recorder, answering a scrape, answering another request; or suspension by t
 
 OWN_SERIES = 11 + len(ERROR_KINDS) + 8
 """Series that tell of the profiler itself; all others belong to functions."""
+
+
+class Wishes(NamedTuple):
+    """What can be wished of a profiler that runs: rest, and seconds between two samples."""
+
+    paused: bool
+    interval: float
 
 
 @dataclass(frozen=True, slots=True)

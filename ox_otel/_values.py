@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard, cast
 
+from ox_otel._listening import Port
 from ox_otel.recorders import Recorder
 
 
@@ -64,6 +65,21 @@ def as_whole(lowest: int, highest: int) -> Callable[[object], int]:
         return number
 
     return read
+
+
+def as_port(value: object) -> Port:
+    """Return a port, ports of which one is to be chosen, or `unix:` and an absolute path."""
+    if isinstance(value, str) and value.startswith("unix:/"):
+        return as_text(value)
+    if isinstance(value, range):
+        first, last = value.start, value.stop - 1
+    elif isinstance(value, str) and "-" in value:
+        first, last = map(as_whole(1, 65535), value.split("-"))
+    else:
+        return as_whole(0, 65535)(value)
+    if not 1 <= first < last <= 65535:
+        raise ValueError
+    return range(first, last + 1)
 
 
 def as_words(value: object) -> tuple[str, ...]:

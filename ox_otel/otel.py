@@ -13,17 +13,9 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, g
 from ox_otel._fork import follow_forks
 from ox_otel._metrics import FUNCTION, METRICS, Metric
 from ox_otel._profiler import Profiler
+from ox_otel._pruning import Pruning
 from ox_otel._status import package_version
-from ox_otel.recorders import (
-    NOTHING,
-    OTHER,
-    TOKEN_LENGTH,
-    Batch,
-    CountingRecorder,
-    Function,
-    Node,
-    Usage,
-)
+from ox_otel.recorders import NOTHING, OTHER, Batch, CountingRecorder, Function, Usage
 
 MAX_FUNCTIONS = 990
 """With two states each, fewer than the 2000 attribute sets that an SDK allows an instrument."""
@@ -62,7 +54,7 @@ class OtelRecorder:
         """Begin with nothing: in a forked child, too, since the figures are its parent's."""
         self._counts = CountingRecorder()
         self._named = {_REST}
-        self._nodes: dict[str, Node] = {}  # by path
+        self._pruning = Pruning(MAX_NODES)
 
     def close(self) -> None:
         """Publish nothing more."""
@@ -84,22 +76,9 @@ class OtelRecorder:
                 self._named.add(function)
             home = function if function in self._named else _REST
             functions[home] = functions.get(home, NOTHING).plus(usage)
-        self._counts.record(replace(batch, functions=functions, tree=self._tree(batch)))
-
-    def _tree(self, batch: Batch) -> dict[Node, int]:
-        for ended, heir in batch.retired_nodes.items():
-            if self._nodes.pop(ended.path, None):
-                self._nodes[heir.path] = heir
-        tree: dict[Node, int] = {}
-        for node, time in sorted(batch.tree.items()):  # from the root upward
-            path, parent = node.path, node.path[:-TOKEN_LENGTH]
-            if len(self._nodes) < MAX_NODES and (not parent or parent in self._nodes):
-                self._nodes[path] = node
-            while path not in self._nodes:
-                path = path[:-TOKEN_LENGTH]
-            home = self._nodes[path]
-            tree[home] = tree.get(home, 0) + time
-        return tree
+        self._pruning.retire(batch.retired_nodes)
+        tree = self._pruning.prune(batch.tree)
+        self._counts.record(replace(batch, functions=functions, tree=tree))
 
     def observe(self, metric: Metric) -> list[Observation]:
         """Return the series of *metric*; none after an error."""

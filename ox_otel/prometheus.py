@@ -4,16 +4,19 @@ A collection reads one immutable snapshot: it takes no lock that sampling could 
 raises, since an error in one collector takes down all metrics of the registry.
 """
 
+import os
 from contextlib import suppress
 from dataclasses import replace
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import REGISTRY, CollectorRegistry
 
 from ox_otel._fork import follow_forks, uncut
 from ox_otel._metrics import METRICS, WAKEUP_DELAY, delay_buckets
+from ox_otel._multiprocess import MULTIPROCESS
 from ox_otel._profiler import Profiler
 from ox_otel._status import Status
 from ox_otel.recorders import NOTHING, Batch, CountingRecorder, Function, Node
@@ -23,8 +26,14 @@ Key = Function | Node
 
 
 def expose(accept: str, registry: CollectorRegistry = REGISTRY) -> tuple[str, bytes]:
-    """Return content type and text of all metrics in *registry*, in the form *accept* prefers."""
+    """Return content type and text of all metrics in *registry*, in the form *accept* prefers.
+
+    Where `PROMETHEUS_MULTIPROC_DIR` is set, instead those of all its processes, living and dead.
+    """
     encode, content_type = choose_encoder(accept)
+    if os.environ.get(MULTIPROCESS):
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     with uncut:  # collectors of the host may hold locks
         return content_type, encode(registry)
 

@@ -104,7 +104,9 @@ def test_every_gunicorn_worker_has_an_endpoint(tmp_path: Path) -> None:
     base, first = free_port(), two_free_ports()
     text = (EXAMPLES / "gunicorn.conf.py").read_text()
     config = tmp_path / "gunicorn.conf.py"
-    config.write_text(text.replace("9464", str(first), 2).replace("8000", str(base), 1))
+    config.write_text(
+        text.replace("9464-9495", f"{first}-{first + 1}", 1).replace("8000", str(base), 1)
+    )
     command = ("-m", "gunicorn", "--config", str(config), "flask_app:app")
     with running(*command):
         for _ in range(60):

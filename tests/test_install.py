@@ -439,3 +439,57 @@ def test_a_forked_child_can_install_its_own() -> None:
     )
 
     assert ("0 200 running\nNone\n", "") == (done.stdout, done.stderr)
+
+
+WORKERS = """
+import os, signal, socket, sys, warnings
+warnings.simplefilter("ignore")
+signal.alarm(40)
+import ox_otel
+
+def answers(url):
+    client = socket.socket(socket.AF_UNIX if url[:5] == "unix:" else socket.AF_INET)
+    try:
+        client.connect(url[5:] if url[:5] == "unix:" else ("127.0.0.1", int(url.rpartition(":")[2])))
+        client.sendall(b"GET /status HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n")
+        answer = b""
+        while more := client.recv(1000): answer += more
+        return f'"pid": {os.getpid()}'.encode() in answer
+    except (OSError, ValueError):
+        return False
+
+profiler = ox_otel.install(port=sys.argv[1])
+urls, workers = {profiler.url}, []
+reading, writing = os.pipe()
+arbiter = {"__name__": sys.argv[2], "os": os}
+exec("def spawn(): return os.fork()", arbiter)
+for _ in range(2):
+    pid = arbiter["spawn"]()
+    if pid == 0:
+        signal.alarm(30)
+        os.write(writing, (profiler.url if answers(profiler.url) else "silent").encode())
+        signal.pause()
+    urls.add(os.read(reading, 1000).decode())
+    workers.append(pid)
+print(len(urls), answers(profiler.url), flush=True)
+for pid in workers: os.kill(pid, signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("master", [True, False])
+def test_each_worker_has_an_endpoint(tmp_path: Path, *, master: bool) -> None:
+    """Workers find a place of their own; only the master of a server leaves its to them."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = min(taken.getsockname()[1], 65_000)
+        for places in (f"{port}-{port + 500}", f"unix:{tmp_path}/{{pid}}.sock"):
+            done = subprocess.run(
+                [sys.executable, "-c", WORKERS, places, "gunicorn.arbiter" if master else "other"],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            # the first worker of a master may get the port that this has given up
+            expected = ["2 False", "3 False"] if master else ["3 True"]
+            assert (True, "") == (done.stdout.strip() in expected, done.stderr), done.stdout

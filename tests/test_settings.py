@@ -35,6 +35,7 @@ def test_the_defaults() -> None:
         "host": "127.0.0.1",
         "port": None,
         "token": None,
+        "run_dir": None,
         "kill_file": None,
     }
     assert expected == vars(Settings.from_env({}))
@@ -64,7 +65,10 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("host", "münchen.example", "münchen.example"),
     ("port", "0", 0),
     ("port", "65535", 65_535),
+    ("port", "9100-9115", range(9100, 9116)),
+    ("port", "unix:/run/shop/{pid}.sock", "unix:/run/shop/{pid}.sock"),
     ("token", TOKEN, TOKEN),
+    ("run_dir", "/run/shop", "/run/shop"),
     ("kill_file", "/run/off switch", "/run/off switch"),
 ]
 
@@ -92,6 +96,7 @@ def test_every_setting_is_tried() -> None:
         ("recorders", [], ()),
         ("include", ["shop.*"], ("shop.*",)),
         ("port", None, None),
+        ("port", range(9100, 9116), range(9100, 9116)),
         ("kill_file", Path("/run/off"), "/run/off"),
     ],
 )
@@ -146,8 +151,12 @@ REFUSED: dict[str, list[Any]] = {
     "exclude": [5, [None]],
     "tree": ["", "wait", "on", None, True],
     "host": ["", "a\nb", "a..b", "x" * 70, "\u200d", 127, None],
-    "port": ["-1", "65536", "http", True, 80.5, 10**100],
+    "port": [
+        *("-1", "65536", "http", True, 80.5, 10**100, "0-5", "9-8", "5-5", "1-65536", "1-2-3", "-"),
+        *("unix:", "unix:relative", "unix:/a\0b", range(0), range(9, 3), range(1, 70_000)),
+    ],
     "token": ["", "short", "with a space in it", "ключ" * 4, "\udcff" * 16, "a\n" * 16, 5],
+    "run_dir": ["", "a\0b", 5, b"/run/shop"],
     "kill_file": ["", "a\0b", 5, b"/run/off"],
 }
 

@@ -369,8 +369,7 @@ def test_without_a_tree_all_series_are_for_functions() -> None:
     """Switched off, the tree takes nothing; else it takes no more than half of the limit."""
     for setting, functions, nodes in (("off", 329, 0), ("cpu", 164, 493)):
         pipeline = Pipeline(Settings(tree=setting), Schedule(0.02, 0.01))
-        assert functions == pipeline._ledger._limit
-        assert nodes == (pipeline._tree._limit if pipeline._tree else 0)
+        assert (functions, nodes) == pipeline.places
         most = functions * SERIES_PER_FUNCTION + nodes * SERIES_PER_NODE + OWN_SERIES
         assert 2000 - SERIES_PER_FUNCTION - SERIES_PER_NODE < most <= 2000
     with Profiler(Settings(tree="off", interval=0.001, max_overhead=1.0)) as profiler:

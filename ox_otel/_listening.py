@@ -1,0 +1,72 @@
+"""Where our own endpoint listens: at a port, at the first free one of several, or at a path."""
+
+import errno
+import os
+import socket
+import stat
+from contextlib import suppress
+
+Port = int | range | str
+"""A port, ports to choose from, or `unix:` with a path in which `{pid}` is the process."""
+
+
+def each_has_its_own(port: Port) -> bool:
+    """Return whether every process can listen there, at a place of its own."""
+    return isinstance(port, range) or (isinstance(port, str) and "{pid}" in port)
+
+
+def listen(host: str, port: Port) -> socket.socket:
+    """Return a socket that listens at the first place of *host* and *port* that is free.
+
+    Raises:
+        OSError: none can be had.
+    """
+    if isinstance(port, str):
+        return _listen_at(port.removeprefix("unix:").replace("{pid}", str(os.getpid())))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    *others, last = [port] if isinstance(port, int) else port
+    for each in others:
+        try:
+            return socket.create_server((host, each), family=family)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    return socket.create_server((host, last), family=family)
+
+
+def url_of(listener: socket.socket, host: str) -> str:
+    """Return the address of *listener* for people and clients."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}"
+
+
+def leave(listener: socket.socket) -> None:
+    """Remove the file of a *listener* of this process, if it has one."""
+    if listener.family == socket.AF_UNIX:
+        with suppress(OSError):  # the host has done so already
+            os.unlink(listener.getsockname())
+
+
+def _listen_at(path: str) -> socket.socket:
+    """Return a socket that listens at *path*, for this user only."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode) and _is_left(path):
+            os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        os.fchmod(listener.fileno(), 0o600)  # it is what the file will have
+        listener.bind(path)
+        listener.listen()
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_left(path: str) -> bool:
+    """Return whether nobody listens at *path* any more: its process was killed."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        return client.connect_ex(path) == errno.ECONNREFUSED

@@ -1,0 +1,128 @@
+"""The processes of one service: what is wished of one of them over HTTP, all do.
+
+They share a folder. A file in it holds the wishes, and each process has a socket there on which a
+thread of ours is told that they have changed: it waits without waking up, paused or not.
+"""
+
+import os
+import socket
+import stat
+from contextlib import suppress
+
+from ox_otel._fork import follow_forks
+from ox_otel._native import Worker, get_ident
+from ox_otel._profiler import Profiler
+
+_CLOSE_SECONDS = 1.0
+_WORDS = {True: "paused", False: "unpaused"}
+
+
+class Service:
+    """Has *profiler* do as the service that shares *folder* is told, until `close`.
+
+    A forked child joins the service by itself.
+
+    Raises:
+        OSError: the folder cannot be had, or others may write there.
+        RuntimeError: there is no thread to be had.
+        MemoryError: as above.
+    """
+
+    def __init__(self, folder: str, profiler: Profiler) -> None:
+        self._folder = folder
+        self._profiler = profiler
+        self._ear: socket.socket | None = None
+        self._worker: Worker | None = None
+        os.makedirs(folder, 0o700, exist_ok=True)
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise PermissionError("it must be a folder of this user's, of mode 0700")
+        self._join()
+        follow_forks(self._leave_to_parent, self._join_as_child)
+
+    def share(self) -> None:
+        """Have all processes of the service do as this one does now.
+
+        Raises:
+            OSError: it cannot be written down; nobody is told then.
+        """
+        paused, interval = self._profiler.wishes()
+        draft = f"{self._folder}/wishes.{os.getpid()}-{get_ident()}"
+        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(file, f"{_WORDS[paused]} {interval!r}\n".encode())
+        finally:
+            os.close(file)
+        os.replace(draft, f"{self._folder}/wishes")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mouth:
+            mouth.setblocking(False)
+            for ear in self._ears():
+                with suppress(OSError):  # whoever has so many waiting will look at the file
+                    mouth.sendto(b"!", ear)
+
+    def close(self) -> None:
+        """Leave the service, within a second."""
+        if self._ear is not None:
+            with suppress(OSError):
+                os.unlink(self._ear.getsockname())
+            self._ear.shutdown(socket.SHUT_RDWR)
+            if self._worker is not None:
+                self._worker.join(_CLOSE_SECONDS)
+            self._ear.close()
+            self._ear = None
+
+    def _join(self) -> None:
+        """Listen, then do as all others do."""
+        self._ear = ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            self._ears()  # so that those of the dead are removed
+            # another process may have this number too, seen from its container
+            ear.bind(f"{self._folder}/{os.getpid()}-{os.urandom(4).hex()}.sock")
+            self._worker = Worker(self._listen, "ox_otel_wishes")
+        except BaseException:
+            ear.close()
+            self._ear = None
+            raise
+        self._obey()
+
+    def _leave_to_parent(self) -> None:
+        if self._ear is not None:
+            self._ear.close()
+            self._ear = None
+
+    def _join_as_child(self) -> None:
+        with suppress(OSError, RuntimeError, MemoryError):
+            self._join()
+
+    def _ears(self) -> list[str]:
+        """Return the addresses of the processes that live; remove those of the others."""
+        living = []
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as prober:
+            for name in os.listdir(self._folder):
+                if name.endswith(".sock"):
+                    address = f"{self._folder}/{name}"
+                    try:
+                        prober.connect(address)
+                        living.append(address)
+                    except ConnectionRefusedError:
+                        with suppress(OSError):  # another process was faster
+                            os.unlink(address)
+                    except OSError:  # it has just gone
+                        pass
+        return living
+
+    def _listen(self) -> None:
+        ear = self._ear
+        while ear is not None and ear.recv(1):
+            self._obey()
+
+    def _obey(self) -> None:
+        """Do as the file says, if it says anything."""
+        with suppress(OSError, ValueError):
+            with open(f"{self._folder}/wishes", encoding="ascii") as file:
+                word, interval = file.read(100).split()
+            self._profiler.set_interval(interval)
+            if word == _WORDS[True]:
+                self._profiler.pause()
+            elif word == _WORDS[False]:
+                self._profiler.unpause()

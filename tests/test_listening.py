@@ -1,0 +1,81 @@
+"""Where the endpoint listens: many processes side by side, and no other's place taken."""
+
+import os
+import socket
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ox_otel._listening import each_has_its_own, leave, listen, url_of
+
+
+@pytest.fixture
+def free() -> int:
+    """A port that is free, as are some behind it."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port: int = first.getsockname()[1]
+        try:
+            for each in range(port, port + 3):
+                socket.create_server(("127.0.0.1", each)).close()
+        except (OSError, OverflowError):
+            continue
+        return port
+
+
+def test_the_first_free_port(free: int) -> None:
+    """Of a range, each takes the first port that nobody has, until there is none."""
+    ports = range(free, free + 2)
+    with closing(listen("127.0.0.1", ports)) as one, closing(listen("127.0.0.1", ports)) as other:
+        assert f"http://127.0.0.1:{free}" == url_of(one, "127.0.0.1")
+        assert f"http://127.0.0.1:{free + 1}" == url_of(other, "127.0.0.1")
+        with pytest.raises(OSError, match="in use"):
+            listen("127.0.0.1", ports)
+
+
+def test_a_host_that_is_not_ours(free: int) -> None:
+    """What is wrong with the host is no reason to try further ports."""
+    with pytest.raises(OSError, match="assign") as caught:
+        listen("192.0.2.1", range(free, free + 3))
+    assert str(free) in str(caught.value) or caught.value.args
+
+
+def test_a_socket_of_the_process(tmp_path: Path) -> None:
+    """At a path, only the user of the process may connect; the file goes with the listener."""
+    with closing(listen("", f"unix:{tmp_path}/{{pid}}.sock")) as listener:
+        path = tmp_path / f"{os.getpid()}.sock"
+        assert f"unix:{path}" == url_of(listener, "")
+        assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+        leave(listener)
+        assert not path.exists()
+        leave(listener)
+
+
+def test_a_socket_that_was_left_behind(tmp_path: Path) -> None:
+    """The file of a process that was killed is taken over, that of a living one is not."""
+    port = f"unix:{tmp_path}/it.sock"
+    listen("", port).close()
+    with closing(listen("", port)), pytest.raises(OSError, match="in use"):
+        listen("", port)
+
+
+def test_a_file_that_is_none_of_ours(tmp_path: Path) -> None:
+    """What is no socket stays where it is."""
+    file = tmp_path / "it.sock"
+    file.write_text("precious")
+    with pytest.raises(OSError, match="in use"):
+        listen("", f"unix:{file}")
+    assert "precious" == file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("port", "expected"),
+    [(9100, False), (0, False), (range(1, 3), True), ("unix:/a", False), ("unix:/{pid}", True)],
+)
+def test_who_has_its_own(port: int | range | str, expected: bool) -> None:  # noqa: FBT001
+    """Workers can each listen in a range of ports, or where the path depends on the process."""
+    assert expected == each_has_its_own(port)

@@ -1,0 +1,173 @@
+"""The processes of a service: what is wished of one of them, all do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ox_otel import Profiler, Settings, install, uninstall
+from ox_otel._service import Service
+
+WORKER = """
+import os, signal, sys, time, warnings
+warnings.simplefilter("ignore")
+import ox_otel
+profiler = ox_otel.install(run_dir=sys.argv[1], port=0, interval=0.005)
+print(profiler.url, flush=True)
+os.fork()
+signal.alarm(50)
+state = None
+while True:
+    if state != (state := profiler.status().state):
+        with open(f"{sys.argv[2]}/{os.getpid()}", "w") as file: file.write(state)
+    time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder for a service, not made yet."""
+    return tmp_path / "run"
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    yield
+    uninstall()
+
+
+def post(url: str) -> None:
+    """Ask for a change."""
+    urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=10).close()
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait until *condition* holds; two seconds are promised, and a busy machine gets more."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.01)
+
+
+def test_two_processes_do_the_same(folder: Path) -> None:
+    """A request to one is heard by the other, whether it samples or rests."""
+    mine, others = install(run_dir=folder, port=0), Profiler(Settings())
+    service = Service(str(folder), others)
+    for path, expected in (
+        ("/pause", (True, 0.02)),
+        ("/interval?seconds=0.5", (True, 0.5)),
+        ("/unpause", (False, 0.5)),
+    ):
+        post(mine.url + path)
+        assert expected == mine.wishes()
+        until(lambda expected=expected: expected == others.wishes())
+    service.close()
+
+
+def test_who_comes_later_does_the_same(folder: Path) -> None:
+    """A process that starts when something has been wished does so from the start."""
+    first = install(run_dir=folder, interval=0.5)
+    first.pause()
+    first.share()
+    uninstall()
+    later = install(run_dir=folder)
+    assert ("paused", 0.5) == (later.status().state, later.status().interval)
+
+
+def test_a_process_that_was_killed_is_forgotten(folder: Path) -> None:
+    """What it leaves in the folder is removed by the next one, and nobody waits for it."""
+    code = "import os, sys, ox_otel; ox_otel.install(run_dir=sys.argv[1]); os._exit(0)"
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
+    profiler = install(run_dir=folder)
+    profiler.share()
+    assert 1 == len(list(folder.glob("*.sock")))
+    uninstall()
+    assert ["wishes"] == [path.name for path in folder.iterdir()]
+
+
+def test_a_folder_of_this_user_only(folder: Path) -> None:
+    """It is made so that nobody else can write there."""
+    install(run_dir=folder)
+    assert 0o700 == folder.stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("fault", ["mode", "link", "file"])
+def test_a_folder_that_is_not_safe(
+    folder: Path, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where others might tell us what to do, we listen to nobody, and say so once."""
+    if fault == "mode":
+        folder.mkdir()
+        folder.chmod(0o750)
+    elif fault == "link":
+        (folder.parent / "elsewhere").mkdir(0o700)
+        folder.symlink_to(folder.parent / "elsewhere")
+    else:
+        folder.touch()
+    profiler = install(run_dir=folder)
+    profiler.share()
+    assert "running" == profiler.status().state
+    assert 1 == len(caplog.messages)
+    assert not folder.is_dir() or [] == list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content", ["", "paused", "paused nan\n", "paused 1e9", "resting 0.5", "a b c", "\0\xff 1"]
+)
+def test_a_file_that_says_nothing_valid(folder: Path, content: str) -> None:
+    """A file that is cut off or tampered with changes nothing, or what is valid in it."""
+    folder.mkdir(0o700)
+    (folder / "wishes").write_text(content, encoding="latin-1")
+    profiler = install(run_dir=folder)
+    assert not profiler.is_paused()
+    assert profiler.wishes().interval in (0.02, 0.5)
+
+
+def switches(pids: list[str]) -> int:
+    """Return how often threads of ours in these processes have given up their core by themselves."""
+    return sum(
+        int(line.split()[1])
+        for pid in pids
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        if (task / "comm").read_text().startswith("ox_otel")
+        for line in (task / "status").read_text().splitlines()
+        if line.startswith("voluntary_ctxt_switches")
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows threads in /proc")
+def test_a_service_of_many(folder: Path, tmp_path: Path) -> None:
+    """Processes and their forked children all do so; at rest nothing of ours wakes up."""
+    states = tmp_path / "states"
+    states.mkdir()
+    command = [sys.executable, "-c", WORKER, str(folder), str(states)]
+
+    def all_are(state: str) -> bool:
+        files = list(states.iterdir())
+        return len(files) == 6 and {state} == {file.read_text() for file in files}
+
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    try:
+        urls = [worker.stdout.readline().strip() for worker in workers if worker.stdout]
+        until(lambda: all_are("running"), seconds=20)
+        post(urls[0] + "/pause")
+        until(lambda: all_are("paused"))
+        pids = [file.name for file in states.iterdir()]
+        time.sleep(0.2)
+        before = switches(pids)
+        time.sleep(1)
+        assert 0 == switches(pids) - before
+        post(urls[1] + "/unpause")
+        until(lambda: all_are("running"))
+    finally:
+        for pid in [file.name for file in states.iterdir()]:
+            os.kill(int(pid), signal.SIGKILL)
+        for worker in workers:
+            worker.communicate()

@@ -22,6 +22,13 @@ test-all: $(wheel) ## every test, on every Python found and on those of Debian's
 	@scripts/debian-packages $(servers)
 	scripts/test-all build/wheel/*.whl $(TESTED)
 
+test-grafana: $(wheel) ## flame graphs as Grafana's own code draws them (pictures: build/grafana)
+	scripts/test-grafana $(PYTHON) build/wheel/*.whl build/test/grafana
+
+pictures: test-grafana ## make the picture of a flame graph anew that the README shows
+	mkdir -p docs
+	cp build/grafana/flame-graph.png docs/flame-graph.png
+
 soak: $(wheel) ## a service that never rests, for half an hour: memory, files, threads (SOAK_SECONDS=1800)
 	SOAK_SECONDS=$${SOAK_SECONDS:-1800} scripts/test $(PYTHON) build/wheel/*.whl build/test/$(PYTHON) \
 	  "" tests/real/test_soak.py -s -o faulthandler_timeout=0
@@ -43,7 +50,7 @@ dashboards: $(venv) ## write the dashboards anew
 clean: ## remove what these targets made in this folder
 	rm -rf .venv build *.egg-info .*_cache .hypothesis
 
-.PHONY: help demo test test-all soak check bench dashboards clean
+.PHONY: help demo test test-all test-grafana pictures soak check bench dashboards clean
 
 # The environment to develop in: the package in it is this folder's own. Tests have others, see
 # scripts/test. The files .made, .demo and .check say what is in it.

@@ -22,6 +22,10 @@ test-all: $(wheel) ## every test, on every Python found and on those of Debian's
 	@scripts/debian-packages $(servers)
 	scripts/test-all build/wheel/*.whl $(TESTED)
 
+test-servers: $(wheel) ## gunicorn, uvicorn, uWSGI, Celery, pools, gevent, eventlet, loops under load
+	scripts/test $(PYTHON) build/wheel/*.whl build/test/servers --group=servers tests/servers \
+	  --numprocesses=4
+
 test-grafana: $(wheel) ## flame graphs as Grafana's own code draws them (pictures: build/grafana)
 	scripts/test-grafana $(PYTHON) build/wheel/*.whl build/test/grafana
 
@@ -50,7 +54,7 @@ dashboards: $(venv) ## write the dashboards anew
 clean: ## remove what these targets made in this folder
 	rm -rf .venv build *.egg-info .*_cache .hypothesis
 
-.PHONY: help demo test test-all test-grafana pictures soak check bench dashboards clean
+.PHONY: help demo test test-all test-servers test-grafana pictures soak check bench dashboards clean
 
 # The environment to develop in: the package in it is this folder's own. Tests have others, see
 # scripts/test. The files .made, .demo and .check say what is in it.

@@ -171,7 +171,7 @@ def _promises(
     factors: Mapping[tuple[str, Scene], list[float]],
 ) -> str:
     """Return what was promised beside what was measured."""
-    idle, working = (FREE, Scene(busy=0), 30.0, 8.0), (FREE, Scene(busy=1), 1.0, 4.0)
+    idle, working = (FREE, Scene(busy=0), 60.0, 10.0), (FREE, Scene(busy=1), 1.0, 4.0)
     quiet, _ = in_rounds(measure, [idle, working], 1)
     shares = [100 * i[0] / b[0] for i, b in zip(quiet[idle], quiet[working], strict=False)]
     restless, at_rest = (500, 300, 0.05, 4.0), (500, 300, 0.0, 4.0)
@@ -186,7 +186,7 @@ def _promises(
         ("200 parked: times the bare thread", factors[FREE, Scene(parked=200)], 3.0),
         ("with the budget, the dearest scene: % of a core", most, 1.0),
         ("published overhead against the kernel's, the worst scene: % apart", apart, 10.0),
-        ("idle for 30 s: % of what it costs while 1 thread works", shares, 10.0),
+        ("idle for a minute: % of what it costs while 1 thread works", shares, 10.0),
         (
             "500 threads 300 deep, each waking every 50 ms: ms of CPU of 99 % of samples",
             [cpu for cpu, _ in stalls[restless]],

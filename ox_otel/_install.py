@@ -1,12 +1,15 @@
 """The one module that knows all the others: settings in, a running profiler out."""
 
 import os
-from contextlib import ExitStack
+import sys
+import warnings
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from threading import RLock
 from typing import NamedTuple, Unpack
 
 from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
+from ox_otel._interpreter import risk
 from ox_otel._listening import each_has_its_own
 from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
@@ -34,7 +37,7 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
     Raises:
         ConfigError: a setting is wrong, or a recorder cannot be had; nothing is installed then.
     """
-    global _installed  # noqa: PLW0603 - one profiler a process is the point
+    global _installed
     notice_fork()
     with _lock:
         profiler = get()
@@ -43,10 +46,16 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
             if unknown:
                 warn("ox_otel: no settings of this version: %s", ", ".join(unknown))
             wanted = Settings.from_env(os.environ, **settings)
-            profiler = Profiler(wanted)
-            _installed = _Installed(profiler, wanted, ExitStack(), ExitStack())
+            if wanted.enabled and (fault := risk()):
+                with suppress(RuntimeWarning):  # where warnings are errors, too, it is none
+                    release = sys.version.split()[0]
+                    warnings.warn(f"ox_otel: Python {release} {fault}", RuntimeWarning, 2)
+            new = _Installed(Profiler(wanted), wanted, ExitStack(), ExitStack())
+            if _installed is not None:  # a signal handler has been faster
+                return _installed.profiler
+            _installed, profiler = new, new.profiler
             try:
-                _assemble(_installed)
+                _assemble(new)
             except BaseException:
                 uninstall()
                 raise
@@ -105,7 +114,7 @@ def _assemble(installed: _Installed) -> None:
     profiler, settings, undo, doors = installed
     undo.callback(profiler.cancel)
     undo.callback(doors.close)
-    if not settings.enabled:
+    if not settings.enabled or sys.is_finalizing():  # nothing can be imported any more
         return
     for choice in settings.recorders:
         quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long

@@ -22,25 +22,26 @@ _FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT"}
 
 def _original(name: str) -> Any:
     """Return `_thread.name` as the interpreter made it."""
+    # what another thread is still importing may lack a function, and has not patched anything yet
     gevent = sys.modules.get("gevent.monkey")
-    if gevent is not None:
+    if gevent is not None and hasattr(gevent, "get_original"):
         return gevent.get_original("_thread", name)
     eventlet = sys.modules.get("eventlet.patcher")
-    if eventlet is not None:
+    if eventlet is not None and hasattr(eventlet, "original"):
         return getattr(eventlet.original("_thread"), name)
     return getattr(_thread, name)
+
+
+def get_ident() -> int:
+    """Return the ident of the calling native thread, not of the green one that runs on it."""
+    ident: int = _original("get_ident")()
+    return ident
 
 
 def allocate_lock() -> _thread.LockType:
     """Return a lock that blocks the native thread."""
     lock: _thread.LockType = _original("allocate_lock")()
     return lock
-
-
-def get_ident() -> int:
-    """Return the ident of the native thread that calls."""
-    ident: int = _original("get_ident")()
-    return ident
 
 
 class Alarm:

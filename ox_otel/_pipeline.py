@@ -16,8 +16,6 @@ from ox_otel._threads import Threads
 from ox_otel._tree import SERIES_PER_NODE, Tree
 from ox_otel.recorders import Batch, CountingRecorder, Recorder
 
-BATCH_SECONDS = 1.0
-
 _SMOOTHING_SECONDS = 3.0  # about how far back the overhead ratio looks
 
 
@@ -136,7 +134,7 @@ class Pipeline:
         moved = self._engine.sample(self._schedule.delay(now))
         self.samples += 1
         self._schedule.sampled(now, moved=moved)
-        if now - self._began >= BATCH_SECONDS or self._engine.full:
+        if now - self._began >= self._schedule.batch_seconds or self._engine.full:
             self.flush(now)
 
     def flush(self, now: float) -> None:

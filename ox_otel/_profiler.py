@@ -1,6 +1,5 @@
 """The profiler: the control over its threads, and what state it is in."""
 
-import _thread
 import atexit
 import os
 import time
@@ -11,7 +10,7 @@ from typing import Self
 
 from ox_otel._fork import follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
-from ox_otel._native import Alarm, Worker, allocate_lock, own_idents
+from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, own_idents
 from ox_otel._pipeline import Pipeline, Places, series
 from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
@@ -43,7 +42,7 @@ class Profiler:
         self.share: Callable[[], None] = lambda: None
         self._settings = settings or Settings()
         self._recorders: list[tuple[Recorder, bool]] = []  # and whether it is quick
-        self._obstacle = unsupported()
+        self._obstacle = unsupported(self._settings.engine)
         self._begin()
         follow_forks(self._begin_in_child, self._resume, self.hand_over)
 
@@ -222,7 +221,7 @@ class Profiler:
         finally:
             spent = time.thread_time() - began
             # a thread of ours publishes all that it spent when it ends
-            ours = _thread.get_ident() in own_idents
+            ours = get_ident() in own_idents
             self._pipeline.charge(published=0.0 if ours else spent, in_budget=spent)
 
     def count_error(self, kind: str) -> None:
@@ -250,7 +249,7 @@ class Profiler:
             self._launch()
 
     def _worker_is_me(self) -> bool:
-        return self._worker is not None and self._worker.ident == _thread.get_ident()
+        return self._worker is not None and self._worker.ident == get_ident()
 
     def _state(self) -> tuple[State, str]:
         if self._obstacle:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from ox_otel._clock import Schedule
+from ox_otel._interpreter import Unsafe
 from ox_otel._native import Alarm
 from ox_otel._pipeline import Pipeline
 from ox_otel._settings import Settings
@@ -80,6 +81,8 @@ class Sampling:
         """Do one thing at the present time; an error is counted and, if it persists, answered."""
         try:
             act(time.monotonic())
+        except Unsafe as unsafe:
+            self._suspend(str(unsafe))
         except BaseException as error:  # not even a stray SystemExit may end the thread
             self.pipeline.count_error(kind)
             self._errors_in_a_row += 1

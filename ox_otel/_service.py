@@ -63,12 +63,10 @@ class Service:
     def close(self) -> None:
         """Leave the service, within a second."""
         if self._ear is not None:
-            with suppress(OSError):
-                os.unlink(self._ear.getsockname())
             self._ear.shutdown(socket.SHUT_RDWR)
             if self._worker is not None:
                 self._worker.join(_CLOSE_SECONDS)
-            self._ear.close()
+            _remove(self._ear)
             self._ear = None
 
     def _join(self) -> None:
@@ -80,7 +78,7 @@ class Service:
             ear.bind(f"{self._folder}/{os.getpid()}-{os.urandom(4).hex()}.sock")
             self._worker = Worker(self._listen, "ox_otel_wishes")
         except BaseException:
-            ear.close()
+            _remove(ear)
             self._ear = None
             raise
         self._obey()
@@ -126,3 +124,9 @@ class Service:
                 self._profiler.pause()
             elif word == _WORDS[False]:
                 self._profiler.unpause()
+
+
+def _remove(ear: socket.socket) -> None:
+    with suppress(OSError):  # it has no address yet, or somebody has emptied the folder
+        os.unlink(ear.getsockname())
+    ear.close()

@@ -9,7 +9,6 @@ down before it moves (or a batch is due). Nor is its clock read while the clocks
 moved lately explain all the CPU that the process used.
 """
 
-import _thread
 import random
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from types import FrameType
 from ox_otel._interpreter import clock_of, frames_of_threads
 from ox_otel._looks import Look, Thread
 from ox_otel._names import Names
-from ox_otel._native import own_idents
+from ox_otel._native import get_ident, own_idents
 from ox_otel._placement import Placement, is_interruptible
 from ox_otel._tallies import Tallies
 from ox_otel.recorders import Stack, Usage
@@ -55,7 +54,8 @@ class Threads:
         self._tallies = Tallies(names)
         self._placement = Placement()
         self._threads: dict[int, Thread] = {}
-        self._idents: list[int] = []  # of these, in the order of the interpreter's list
+        self._away: dict[int, Thread] = {}  # those that live, but have no frame now
+        self._idents: list[int] = []  # of the others, in the order of the interpreter's list
         self._moving: set[int] = set()  # idents of those that moved since the last drain
         self._samples = 0
         self._now = 0
@@ -94,7 +94,7 @@ class Threads:
     def _look_around(self, frames: dict[int, FrameType]) -> list[Look]:
         """Look at all threads that may have moved, or as many as there is time for."""
         # with the frame of this very call in it, the dictionary would keep itself alive
-        for ident in (_thread.get_ident(), *own_idents):
+        for ident in (get_ident(), *own_idents):
             frames.pop(ident, None)
         if self._idents != (idents := list(frames)):
             self._part(frames.keys())
@@ -123,6 +123,7 @@ class Threads:
         stacks = self._tallies.take(standing)
         if len(self._names.known) > MAX_CODES:
             self._forget()
+        self._away = {ident: one for ident, one in self._away.items() if _read_clock(one)}
         # nobody's clock goes unread for longer than from one batch to the next
         self._moving = set()
         self._explained = NEVER
@@ -131,6 +132,7 @@ class Threads:
     def reset(self) -> None:
         """Forget the threads: the time until the next sample is nobody's."""
         self._threads = {}
+        self._away = {}
         self._idents = []
         self._moving = set()
         self._previous = 0
@@ -149,8 +151,27 @@ class Threads:
     def _part(self, idents: AbstractSet[int]) -> None:
         """Part with threads that are not among *idents*; have new ones asked whether they moved."""
         for ident in self._threads.keys() - idents:
-            self._count_parked(self._threads.pop(ident), self._samples - 1, self._previous)
+            self._lose_sight(self._threads.pop(ident))
         self._moving = (self._moving & idents) | (idents - self._threads.keys())
+
+    def _lose_sight(self, thread: Thread) -> None:
+        """Count a thread up to now that has no frame any more, and remember it while it lives.
+
+        A thread of a server in C, like uWSGI, has frames only while it answers a request.
+        """
+        self._count_parked(thread, self._samples - 1, self._previous)
+        cpu = _read_clock(thread)
+        if not cpu:
+            return
+        used = min(max(cpu - thread.counted, 0), self._now - thread.counted_at)
+        if thread.running:
+            thread.tally.cpu += used
+        elif used and thread.ids:
+            self._tallies.unplaced(thread.ids, thread.ids).cpu += used
+        thread.cpu = thread.counted = cpu
+        thread.seen = thread.running = False
+        thread.ids = ()
+        self._away[thread.ident] = thread
 
     def _movers(self) -> list[Thread]:
         """Return the threads that may have moved since the last sample.
@@ -188,7 +209,12 @@ class Threads:
         return self._read(thread, cpu)
 
     def _meet(self, ident: int) -> Thread:
-        """Make the acquaintance of a thread that was not there at the last sample."""
+        """Make the acquaintance of a thread that had no frame at the last sample."""
+        known = self._away.pop(ident, None)
+        if known and (cpu := _read_clock(known)):
+            known.counted_at = self._previous or self._now  # the time before is nobody's
+            self._threads[ident] = known
+            return self._read(known, cpu)
         clock, cpu = clock_of(ident)
         born_at = self._previous or self._now
         # whoever has used more CPU than there was time for was there before, unknown to Python
@@ -255,6 +281,14 @@ class Threads:
             ids.append(key)
             frame = frame.f_back
         return tuple(ids)
+
+
+def _read_clock(thread: Thread) -> int:
+    """Return what the CPU clock of a thread reads; 0 if it has none, or has ended."""
+    try:
+        return 0 if thread.clock is None else time.clock_gettime_ns(thread.clock)
+    except OSError:
+        return 0
 
 
 def _cpu_of_others() -> int:

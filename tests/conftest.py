@@ -1,5 +1,6 @@
 """What holds for every test: it finds nothing of ours in the process, and leaves nothing."""
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -10,6 +11,9 @@ from prometheus_client import REGISTRY
 import ox_otel
 from ox_otel import _notices
 from ox_otel._native import own_idents
+
+# what programs of the tests write to stderr is compared, on old releases of Python too
+os.environ.setdefault("PYTHONWARNINGS", "ignore:ox_otel:RuntimeWarning")
 
 # what a noisy machine takes for an example says nothing about it
 hypothesis.settings.register_profile("ox_otel", deadline=None)

@@ -318,6 +318,10 @@ def samples():
         for point in metric.data.data_points
     )
 
+def until_sampled():
+    while not samples(): time.sleep(0.01)
+    print(True)
+
 reader = InMemoryMetricReader()
 provider = MeterProvider([reader])
 """
@@ -330,13 +334,11 @@ def test_a_global_provider_that_is_set_later() -> None:
         "profiler = ox_otel.install(recorders='otel', interval=0.005)\n"
         "print(isinstance(metrics.get_meter_provider(), MeterProvider))\n"
         "metrics.set_meter_provider(provider)\n"
-        "time.sleep(0.1)\n"
-        "print(samples() > 0)\n"
+        "until_sampled()\n"
         "ox_otel.uninstall()\n"
         "print(samples())\n"
         "profiler = ox_otel.install(recorders='otel', interval=0.005)\n"
-        "time.sleep(0.1)\n"
-        "print(samples() > 0)\n"
+        "until_sampled()\n"
     )
 
 
@@ -347,8 +349,7 @@ def test_a_global_provider_that_was_set_before() -> None:
         "metrics.set_meter_provider(provider)\n"
         "for _ in range(2):\n"
         "    profiler = ox_otel.install(recorders='otel', interval=0.005)\n"
-        "    time.sleep(0.1)\n"
-        "    print(samples() > 0)\n"
+        "    until_sampled()\n"
         "    ox_otel.uninstall()\n"
     )
 

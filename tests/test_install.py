@@ -438,7 +438,12 @@ if child == 0:  # who does nothing keeps no socket open either
     time.sleep(30)
     os._exit(0)
 ox_otel.uninstall()
-print(socket.socket().connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) == errno.ECONNREFUSED)
+place = "127.0.0.1", int(url.rpartition(":")[2])
+deadline = time.monotonic() + 20
+while not (gone := socket.socket().connect_ex(place) == errno.ECONNREFUSED):
+    if time.monotonic() > deadline: break
+    time.sleep(0.05)
+print(gone)
 os.kill(child, signal.SIGKILL)
 os.waitpid(child, 0)
 """

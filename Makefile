@@ -16,19 +16,30 @@ demo: .venv/.demo ## a small shop under load, profiled, as Prometheus sees it (D
 
 test: $(wheel) ## every test, on one Python
 	@scripts/debian-packages $(servers)
-	scripts/test $(PYTHON) build/wheel/*.whl build/test/$(PYTHON:/%=%)
+	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/$(PYTHON:/%=%)
 
 test-all: $(wheel) ## every test, on every Python found and on those of Debian's next release
 	@scripts/debian-packages $(servers)
-	scripts/test-all build/wheel/*.whl $(TESTED)
+	scripts/test-all build/wheel/*.tar.gz $(TESTED)
 
 test-servers: $(wheel) ## gunicorn, uvicorn, uWSGI, Celery, pools, gevent, eventlet, loops under load
-	scripts/test $(PYTHON) build/wheel/*.whl build/test/servers --group=servers tests/servers \
+	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/servers --group=servers tests/servers \
 	  --numprocesses=4
 
+test-grafana: $(wheel) ## flame graphs as Grafana's own code draws them (pictures: build/grafana)
+	scripts/test-grafana $(PYTHON) build/wheel/*.tar.gz build/test/grafana
+
+pictures: test-grafana ## make the picture of a flame graph anew that the README shows
+	mkdir -p docs
+	cp build/grafana/flame-graph.png docs/flame-graph.png
+
 soak: $(wheel) ## a service that never rests, for half an hour: memory, files, threads (SOAK_SECONDS=1800)
-	SOAK_SECONDS=$${SOAK_SECONDS:-1800} scripts/test $(PYTHON) build/wheel/*.whl build/test/$(PYTHON) \
+	SOAK_SECONDS=$${SOAK_SECONDS:-1800} scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/$(PYTHON) \
 	  "" tests/real/test_soak.py -s -o faulthandler_timeout=0
+
+ticks-stress: $(wheel) ## the worst for the ticks on every Python, half an hour (TICKS_STRESS_SECONDS=1800)
+	TICKS_STRESS_SECONDS=$${TICKS_STRESS_SECONDS:-1800} scripts/test-all build/wheel/*.tar.gz "" \
+	  tests/test_ticks_stress.py -o faulthandler_timeout=0
 
 check: .venv/.check ## format, lint, types, layers, dependencies, spelling
 	.venv/bin/ruff format --check
@@ -47,7 +58,8 @@ dashboards: $(venv) ## write the dashboards anew
 clean: ## remove what these targets made in this folder
 	rm -rf .venv build *.egg-info .*_cache .hypothesis
 
-.PHONY: help demo test test-all test-servers soak check bench dashboards clean
+.PHONY: help demo test test-all test-servers test-grafana pictures soak ticks-stress check bench \
+  dashboards clean
 
 # The environment to develop in: the package in it is this folder's own. Tests have others, see
 # scripts/test. The files .made, .demo and .check say what is in it.
@@ -71,8 +83,9 @@ build/bench-venv/.made: bench/requirements.txt pyproject.toml scripts/venv
 	-xargs -n 1 build/bench-venv/bin/pip install --quiet --quiet <$<
 	touch $@
 
-# The wheel is made from the source distribution, so that both are known to be whole.
-$(wheel): pyproject.toml README.md LICENSE $(shell find ox_otel -name '*.py') $(venv)
+# The wheel is made from the source distribution, so that both are known to be whole. Tests install
+# the latter, because a wheel has the extension for one Python only.
+$(wheel): pyproject.toml setup.py README.md LICENSE $(shell find ox_otel -name '*.py' -o -name '*.c') $(venv)
 	rm -rf build/wheel
 	.venv/bin/python -m build --quiet --quiet --outdir build/wheel .
 	touch $@

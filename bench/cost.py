@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import ox_otel
 from bench import plot
-from bench.alone import in_rounds
+from bench.alone import alone, in_rounds
 from bench.profilers import PROFILERS
 from bench.report import absent, failed, promises, spread, table
 from bench.world import world
@@ -60,6 +60,32 @@ def measure(profiler: str, scene: Sequence[int], settle: float, seconds: float) 
         said, used = _said() - said, _used(before) - used
         elapsed = time.monotonic() - began
     return [100 * used / elapsed, 100 * said / elapsed]
+
+
+def idle(settle: float, seconds: float) -> float:
+    """Return what ox_otel costs an idle process after *settle* seconds, in percent of a core.
+
+    Another process looks: to read a clock would be work.
+    """
+    parked, depth, _, rate = Scene()
+    with world(parked, depth, busy=0):
+        PROFILERS[FREE].start(rate)
+        return float(alone(seen_from_outside, os.getpid(), settle, seconds))
+
+
+def seen_from_outside(pid: int, settle: float, seconds: float) -> float:
+    """Return what the threads of ox_otel in another process use, in percent of a core."""
+    time.sleep(settle)
+    used, began = _used_in(pid), time.monotonic()
+    time.sleep(seconds)
+    return 100 * (_used_in(pid) - used) / (time.monotonic() - began)
+
+
+def _used_in(pid: int) -> float:
+    """Return the CPU seconds of the threads of ox_otel in a process."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    ours = [task for task in tasks if (task / "comm").read_text().startswith("ox_otel")]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in ours) * 1e-9
 
 
 def _clocks() -> set[int]:
@@ -171,9 +197,13 @@ def _promises(
     factors: Mapping[tuple[str, Scene], list[float]],
 ) -> str:
     """Return what was promised beside what was measured."""
-    idle, working = (FREE, Scene(busy=0), 60.0, 10.0), (FREE, Scene(busy=1), 1.0, 4.0)
-    quiet, _ = in_rounds(measure, [idle, working], 1)
-    shares = [100 * i[0] / b[0] for i, b in zip(quiet[idle], quiet[working], strict=False)]
+    at_work, in_peace = (FREE, Scene(), 1.0, 4.0), (60.0, 20.0)
+    working, _ = in_rounds(measure, [at_work], 1)
+    resting, _ = in_rounds(idle, [in_peace], 1)
+    shares = [
+        100 * cost / used
+        for cost, (used, _) in zip(resting[in_peace], working[at_work], strict=False)
+    ]
     restless, at_rest = (500, 300, 0.05, 4.0), (500, 300, 0.0, 4.0)
     stalls, _ = in_rounds(stall, [restless, at_rest], 1)
     budgeted = [values for (p, _), values in found.items() if p == BUDGET and values]

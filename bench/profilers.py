@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 from ox_otel._native import Worker, allocate_lock
 
+TICKS_AN_INTERVAL = 2
+
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -60,16 +62,21 @@ def bare(rate: int) -> Stop:
 
 
 def ox_otel(rate: int) -> Stop:
-    """Start ox_otel without a budget."""
-    return _ox_otel(rate, max_overhead=1.0)
+    """Start ox_otel's portable engine without a budget."""
+    return _ox_otel(rate, "threads", max_overhead=1.0)
+
+
+def ox_otel_ticks(rate: int) -> Stop:
+    """Start ox_otel's native engine, with *rate* ticks a second of CPU, without a budget."""
+    return _ox_otel(rate / TICKS_AN_INTERVAL, "ticks", max_overhead=1.0)
 
 
 def ox_otel_budget(rate: int) -> Stop:
     """Start ox_otel with the budget that it has by default."""
-    return _ox_otel(rate, max_overhead=0.01)
+    return _ox_otel(rate, "threads", max_overhead=0.01)
 
 
-def _ox_otel(rate: int, max_overhead: float) -> Stop:
+def _ox_otel(rate: float, engine: str, max_overhead: float) -> Stop:
     import ox_otel
 
     batches: list[ox_otel.Batch] = []
@@ -78,17 +85,25 @@ def _ox_otel(rate: int, max_overhead: float) -> Stop:
         def record(self, batch: ox_otel.Batch) -> None:
             batches.append(batch)
 
-    ox_otel.install(interval=1 / rate, max_overhead=max_overhead, recorders=["prometheus", Keep()])
+    profiler = ox_otel.install(
+        engine=engine,
+        interval=1 / rate,
+        max_overhead=max_overhead,
+        recorders=["prometheus", Keep()],
+    )
+    if profiler.status().engine != engine:
+        raise RuntimeError(profiler.status().reason)
+    name = "ox_otel" if engine == "threads" else f"ox_otel {engine}"
 
     def stop() -> Findings:
         ox_otel.uninstall()
-        found: Findings = {"ox_otel seconds": [], "ox_otel hits": []}
+        found: Findings = {f"{name} seconds": [], f"{name} hits": []}
         for batch in batches:
             for functions, usage in batch.stacks.items():
                 stack = tuple(function.name for function in functions)
                 wall = usage.cpu_seconds + usage.wait_seconds
-                found["ox_otel seconds"].append(Seen(stack, usage.cpu_seconds, wall))
-                found["ox_otel hits"].append(Seen(stack, usage.hits, usage.hits))
+                found[f"{name} seconds"].append(Seen(stack, usage.cpu_seconds, wall))
+                found[f"{name} hits"].append(Seen(stack, usage.hits, usage.hits))
         return found
 
     return stop
@@ -263,6 +278,7 @@ class Profiler(NamedTuple):
 PROFILERS = {
     "bare thread": Profiler(bare, "ox-otel"),
     "ox_otel": Profiler(ox_otel, "ox-otel"),
+    "ox_otel ticks": Profiler(ox_otel_ticks, "ox-otel"),
     "ox_otel, budget": Profiler(ox_otel_budget, "ox-otel"),
     "ox-profile": Profiler(ox_profile, "ox-profile"),
     "Sentry": Profiler(sentry, "sentry-sdk"),

@@ -12,15 +12,10 @@ LONGEST_INTERVAL = 10.0
 QUIET_INTERVAL = 0.5
 """Seconds: the longest interval that a process comes to in which nothing moves."""
 
-BATCH_SECONDS = 1.0
-QUIET_BATCH_SECONDS = 5.0
-"""Seconds from one batch to the next, and what they come to in a process in which nothing moves."""
-
 DELAY_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, inf)
 """Upper bounds, in seconds, of the classes in which delays of wake-ups are counted."""
 
 _QUIET_SHARE = 0.01  # of the time in which nothing has moved, the next gap may take
-_QUIET_BATCH_SHARE = 0.1  # and the time until the next batch
 _MARGIN = 0.9  # of the budget is aimed at, since costs are known only afterwards
 _JITTER = 0.5
 _SMOOTHING = 0.3  # weight of the newest batch in the estimate of what a sample costs
@@ -43,11 +38,13 @@ class Schedule:
 
     Attributes:
         interval: seconds between samples as asked for.
+        pace: after how many intervals a sample is due; an engine that has other means needs fewer.
         delays: how late the samples came since somebody last took them away.
     """
 
     def __init__(self, interval: float, max_overhead: float, random: Random | None = None) -> None:
         self.interval = interval
+        self.pace = 1
         self.delays = Delays()
         self._max_overhead = max_overhead
         self._uniform = (random or Random()).uniform  # noqa: S311 - not a secret
@@ -59,13 +56,8 @@ class Schedule:
     @property
     def stretched(self) -> float:
         """Seconds between samples as the budget allows them, never less than asked for."""
-        needed = self._sample_cost / (_MARGIN * self._max_overhead)
+        needed = self._sample_cost / (_MARGIN * self._max_overhead * self.pace)
         return max(self.interval, min(needed, LONGEST_INTERVAL))
-
-    @property
-    def batch_seconds(self) -> float:
-        """Seconds from one batch to the next: the more the longer nothing has moved."""
-        return max(BATCH_SECONDS, min(self._quiet * _QUIET_BATCH_SHARE, QUIET_BATCH_SECONDS))
 
     def restart(self, now: float) -> None:
         """Begin anew at *now*: what happened before is neither late nor missed."""
@@ -116,7 +108,7 @@ class Schedule:
 
     def _mean_gap(self) -> float:
         quiet_gap = min(self._quiet * _QUIET_SHARE, QUIET_INTERVAL)
-        return max(self.stretched, quiet_gap)
+        return max(self.stretched * self.pace, quiet_gap)
 
     def _gap(self) -> float:
         return self._mean_gap() * self._uniform(1 - _JITTER, 1 + _JITTER)

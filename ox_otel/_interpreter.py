@@ -146,6 +146,21 @@ def clock_of(ident: int) -> tuple[int | None, int]:
         return None, 0
 
 
+def blocks_signal(native_id: int, signal: int) -> bool:
+    """Return whether a thread of this process has blocked a signal, or is gone."""
+    try:
+        file = os.open(f"/proc/self/task/{native_id}/status", os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        blocked = re.search(rb"SigBlk:\s*(\w+)", os.read(file, 4096))
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return blocked is None or bool(int(blocked[1], 16) >> (signal - 1) & 1)
+
+
 def waits_of_ours() -> int:
     """Return how often the calling thread has given up its core in order to wait; without a pause.
 

@@ -8,6 +8,10 @@ from ox_otel._tallies import Ids, Tally
 Site = tuple[int, int]
 """A call site: the id of a known code object, and the offset of the instruction."""
 
+Stranger = tuple[int, str, str, int]
+"""A code object that a tick has seen and Python does not hold: where it was, its qualified name, its
+file and its first line."""
+
 
 class Thread:
     """One thread as of the last look at it."""

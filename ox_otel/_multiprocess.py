@@ -14,10 +14,9 @@ from typing import Literal
 from prometheus_client import Counter, Gauge
 
 from ox_otel._fork import uncut
-from ox_otel._ledger import SERIES_PER_FUNCTION
 from ox_otel._metrics import METRICS
 from ox_otel._profiler import Profiler
-from ox_otel._status import OWN_SERIES
+from ox_otel._pruning import Pruning
 from ox_otel.recorders import NOTHING, OTHER, Batch, Function, Usage
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
@@ -43,7 +42,8 @@ class MultiprocessRecorder:
 
     Their series cannot end, so a retired one just stays what it is, and its heir is not told of.
     A function that comes when the process has had as many as it may counts under `OTHER`, where a
-    stack with several such functions counts several times but for its self figures.
+    stack with several such functions counts several times but for its self figures; such a node
+    of the tree counts as the nearest above it.
 
     Raises:
         OSError: the files cannot be made.
@@ -65,8 +65,8 @@ class MultiprocessRecorder:
                     self._gauges[metric] = Gauge(
                         name, *words, registry=None, multiprocess_mode=mode
                     )
-        limit = profiler.status().series_limit
-        self._limit = (limit - OWN_SERIES) // SERIES_PER_FUNCTION
+        self._limit = profiler.places.functions
+        self._pruning = Pruning(profiler.places.nodes)
         self._named = {_REST}  # in forked children too: their files begin with the same series
 
     def record(self, batch: Batch) -> None:
@@ -78,7 +78,8 @@ class MultiprocessRecorder:
                 self._named.add(function)
             home = function if function in self._named else _REST
             functions[home] = functions.get(home, NOTHING).plus(usage)
-        gains, status = replace(batch, functions=functions), self._profiler.status()
+        tree = self._pruning.prune(batch.tree)
+        gains, status = replace(batch, functions=functions, tree=tree), self._profiler.status()
         with _uncollected():
             for metric, counter in self._counters.items():
                 for labels, value in metric.read(gains, status):

@@ -38,7 +38,12 @@ def valid(text: object) -> str:
 
 def function_of(code: CodeType, module: object) -> Function:
     """Return the function whose code is *code* and whose globals call themselves *module*."""
-    name = valid(code.co_qualname)
+    return function_called(code.co_qualname, module)
+
+
+def function_called(qualified_name: object, module: object) -> Function:
+    """Return the function of that name and module, whatever these are."""
+    name = valid(qualified_name)
     # a function of the host that bears a name of ours must not count as ours
     if name.startswith("__") and name in (OTHER, UNPLACED):
         name += "()"
@@ -59,11 +64,17 @@ class Names:
     def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
         self._include = include
         self._exclude = exclude
-        self.known: dict[int, tuple[CodeType, Function]] = {}
+        self.known: dict[int, tuple[CodeType | None, Function]] = {}
 
     def add(self, code: CodeType, module: object) -> None:
         """Make *code* known as code of *module*."""
         self.known[id(code)] = code, function_of(code, module)
+
+    def add_name(self, qualified_name: str, module: str) -> int:
+        """Make a function known whose code object is not to be had; return an id for it."""
+        key = -1 - len(self.known)  # no code object has a negative id
+        self.known[key] = None, function_called(qualified_name, module)
+        return key
 
     def stack(self, ids: Sequence[int]) -> Stack:
         """Return the functions of the known code objects with these *ids*, given leaf first."""

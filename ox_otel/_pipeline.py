@@ -3,18 +3,42 @@
 import time
 from collections import Counter
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ox_otel._clock import Delays, Schedule
 from ox_otel._delivery import Courier, Delivery
+from ox_otel._engines import engine_for
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import Names
 from ox_otel._native import allocate_lock
 from ox_otel._settings import Settings
 from ox_otel._status import OWN_SERIES
-from ox_otel._threads import Threads
+from ox_otel._tree import SERIES_PER_NODE, Tree
 from ox_otel.recorders import Batch, CountingRecorder, Recorder
 
+BATCH_SECONDS = 1.0
+
 _SMOOTHING_SECONDS = 3.0  # about how far back the overhead ratio looks
+
+
+def series(counted: Batch) -> int:
+    """Return how many series these totals are published as, our own included."""
+    functions = len(counted.functions) * SERIES_PER_FUNCTION
+    return functions + len(counted.tree) * SERIES_PER_NODE + OWN_SERIES
+
+
+class Places(NamedTuple):
+    """How many functions, and nodes of the tree, have series at most."""
+
+    functions: int
+    nodes: int
+
+
+def _places(settings: Settings) -> Places:
+    available = settings.max_series - OWN_SERIES
+    for_tree = 0 if settings.tree == "off" else available // 2
+    functions = (available - for_tree) // SERIES_PER_FUNCTION
+    return Places(functions, for_tree // SERIES_PER_NODE)
 
 
 class Pipeline:
@@ -25,6 +49,7 @@ class Pipeline:
 
     Attributes:
         counts: the recorder that is always there.
+        places: how many functions and nodes have series at most.
         overhead_ratio: CPU seconds that profiling cost per second, smoothed over some batches.
         samples: samples taken.
         flushes: batches made.
@@ -39,8 +64,17 @@ class Pipeline:
         self.last_sample: float | None = None
         self._schedule = schedule
         names = Names(settings.include, settings.exclude)
-        self._engine = Threads(names, settings.max_depth, self.count_error)
-        self._ledger = Ledger((settings.max_series - OWN_SERIES) // SERIES_PER_FUNCTION)
+        self._engine, self._reason = engine_for(
+            settings.engine,
+            names,
+            settings.max_depth,
+            self.count_error,
+            lambda: schedule.stretched,
+        )
+        schedule.pace = self._engine.pace
+        self.places = places = _places(settings)
+        self._ledger = Ledger(places.functions)
+        self._tree = Tree(places.nodes, settings.tree) if places.nodes else None
         self._quick = [Delivery(self.counts, self.count_error)]
         self._couriers: list[Courier] = []
         self._counting = allocate_lock()  # held for an addition, over what any thread may count
@@ -54,6 +88,11 @@ class Pipeline:
     def engine(self) -> str:
         """The name of the engine."""
         return self._engine.name
+
+    @property
+    def reason(self) -> str:
+        """Why that is not the engine asked for; empty where it is."""
+        return self._reason or self._engine.reason
 
     def add(self, recorder: Recorder, *, quick: bool) -> None:
         """Hand all further batches to *recorder* too: here if it is *quick*, else on a thread."""
@@ -103,24 +142,34 @@ class Pipeline:
         self.overhead_ratio = 0.0
         self._began = now
 
+    def rest(self, now: float) -> None:
+        """Make a last batch, and have the engine do nothing until `begin`."""
+        try:
+            self.flush(now)
+        finally:
+            self._engine.reset()
+
     def sample(self, now: float) -> None:
         """Take one sample; make a batch if one is due."""
         self.last_sample = now
         moved = self._engine.sample(self._schedule.delay(now))
         self.samples += 1
+        self._schedule.pace = self._engine.pace
         self._schedule.sampled(now, moved=moved)
-        if now - self._began >= self._schedule.batch_seconds or self._engine.full:
+        if now - self._began >= BATCH_SECONDS or self._engine.full:
             self.flush(now)
 
     def flush(self, now: float) -> None:
         """Make a batch of all that is not in one yet and hand it to the recorders."""
         stacks = self._engine.drain()
         gains, retired = self._ledger.settle(stacks, now)
+        tree, retired_nodes = self._tree.settle(stacks, now) if self._tree else ({}, {})
         delays, self._schedule.delays = self._schedule.delays, Delays()
         samples = delays.counts.total()
         batch = Batch(
             functions=MappingProxyType(gains),  # the same for all recorders: nobody can change it
             stacks=MappingProxyType(stacks),
+            tree=MappingProxyType(tree),
             samples=samples,
             missed=delays.missed,
             delays=MappingProxyType(delays.counts),
@@ -128,6 +177,7 @@ class Pipeline:
             overhead_seconds=self._overhead(now, samples),
             errors=MappingProxyType(self._taken_errors()),
             retired=MappingProxyType(retired),
+            retired_nodes=MappingProxyType(retired_nodes),
         )
         for delivery in self._quick:
             delivery.deliver(batch, now)

@@ -10,12 +10,11 @@ from typing import Self
 
 from ox_otel._fork import follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
-from ox_otel._ledger import SERIES_PER_FUNCTION
 from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, own_idents
-from ox_otel._pipeline import Pipeline
+from ox_otel._pipeline import Pipeline, Places, series
 from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
-from ox_otel._status import OWN_SERIES, State, Status, Wishes
+from ox_otel._status import State, Status, Wishes
 from ox_otel.recorders import Answer, Batch, Recorder
 
 STOP_SECONDS = 1.0
@@ -79,6 +78,11 @@ class Profiler:
         traceback: TracebackType | None,
     ) -> None:
         self.cancel()
+
+    @property
+    def places(self) -> Places:
+        """How many functions, and nodes of the tree, have series at most."""
+        return self._pipeline.places
 
     def add_recorder(self, recorder: Recorder, *, quick: bool = False) -> None:
         """Hand everything from now on to *recorder* too, in forked children what happens there.
@@ -184,7 +188,7 @@ class Profiler:
             missed=counted.missed,
             errors=sum(counted.errors.values()),
             overhead_ratio=pipeline.overhead_ratio if state == "running" else 0.0,
-            series=len(counted.functions) * SERIES_PER_FUNCTION + OWN_SERIES,
+            series=series(counted),
             series_limit=self._settings.max_series,
             last_sample_age=None if last is None else time.monotonic() - last,
             pid=os.getpid(),
@@ -267,9 +271,7 @@ class Profiler:
         hanging = self._pipeline.hanging()
         if hanging:
             return "running", f"does not return from a delivery: {', '.join(hanging)}"
-        if self._settings.engine == "ticks":
-            return "running", "the engine ticks is not in this version; threads is used"
-        return "running", ""
+        return "running", self._pipeline.reason
 
     def _flush(self) -> None:
         """Have the thread make a batch of what it has; wait for it half a second at the most."""

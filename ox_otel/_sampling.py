@@ -57,7 +57,7 @@ class Sampling:
                 self.suspension = ""
             if self.paused or self.suspension:
                 if not idle:
-                    self._attempt("batch", pipeline.flush)
+                    self._attempt("batch", pipeline.rest)
                     idle = True
                 if alarm.wait(None if self.paused else self._resume_at - now):
                     self._attempt("batch", pipeline.flush)
@@ -74,7 +74,7 @@ class Sampling:
                 self._attempt("batch", pipeline.flush)
             else:
                 self._attempt("sample", pipeline.sample)
-        self._attempt("batch", pipeline.flush)
+        self._attempt("batch", pipeline.rest)
         pipeline.end()
 
     def _attempt(self, kind: str, act: Callable[[float], None]) -> None:

@@ -6,9 +6,12 @@ from typing import Literal, NamedTuple
 
 State = Literal["running", "paused", "suspended", "stopped", "failed", "unsupported"]
 
-ERROR_KINDS = ("thread", "sample", "batch", "recorder", "scrape", "request", "budget")
-"""Where an error can happen: looking at one thread, a whole sample, making a batch, handing it
-to a recorder, answering a scrape, answering another request; or suspension by the budget."""
+ERROR_KINDS = (
+    *("thread", "torn", "timer", "sample", "batch", "recorder", "scrape", "request", "budget"),
+)
+"""Where an error can happen: looking at one thread, at its stack in a tick, giving it a timer, a whole
+sample, making a batch, handing it to a recorder, answering a scrape, answering another request; or
+suspension by the budget."""
 
 OWN_SERIES = 11 + len(ERROR_KINDS) + 8
 """Series that tell of the profiler itself; all others belong to functions."""
@@ -29,7 +32,8 @@ class Status:
         state: `suspended` means that sampling waits by itself and will try again.
         reason: why it is suspended, failed or unsupported, or what is not as asked; else empty.
         engine: the engine in use.
-        interval: mean seconds between samples, as asked for or as far as the budget stretches it.
+        interval: mean seconds between samples, as asked for or as far as the budget stretches it; with
+            ticks two stand for one, and samples come each five.
         samples: samples taken.
         missed: samples that came too late to be taken.
         errors: errors of all kinds.

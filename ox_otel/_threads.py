@@ -46,6 +46,10 @@ class Threads:
     """
 
     name = "threads"
+    pace = 1
+    """Intervals from one sample to the next."""
+    reason = ""
+    """Why it does less than it should; empty while it does not."""
 
     def __init__(self, names: Names, max_depth: int, on_error: Callable[[str], None]) -> None:
         self._names = names
@@ -251,12 +255,7 @@ class Threads:
         thread, tally = look.thread, self._tallies.of(look.ids)
         elapsed = self._now - thread.counted_at
         used = min(look.used, elapsed)
-        if running:
-            tally.cpu += used
-        elif thread.running:
-            thread.tally.cpu += used
-        elif used:
-            self._tallies.unplaced(thread.ids or look.ids, look.ids).cpu += used
+        self._place(look, used, running=running)
         tally.hits += 1
         tally.wait += elapsed - used
         # not the clock: what it seems to have run ahead of the time counts next time
@@ -267,6 +266,16 @@ class Threads:
         thread.running = running
         thread.ids = look.ids
         thread.tally = tally
+
+    def _place(self, look: Look, used: int, *, running: bool) -> None:
+        """Count the CPU that a thread used since the last look at it."""
+        thread = look.thread
+        if running:
+            self._tallies.of(look.ids).cpu += used
+        elif thread.running:
+            thread.tally.cpu += used
+        elif used:
+            self._tallies.unplaced(thread.ids or look.ids, look.ids).cpu += used
 
     def _walk(self, frame: FrameType | None) -> tuple[int, ...]:
         """Return the ids of the code objects on a stack, leaf first."""

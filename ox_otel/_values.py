@@ -69,6 +69,11 @@ def as_whole(lowest: int, highest: int) -> Callable[[object], int]:
     return read
 
 
+def each_has_its_own(port: Port) -> bool:
+    """Return whether every process can listen there, at a place of its own."""
+    return isinstance(port, range) or (isinstance(port, str) and "{pid}" in port)
+
+
 def as_port(value: object) -> Port:
     """Return a port, ports of which one is to be chosen, or `unix:` and an absolute path."""
     if isinstance(value, str) and value.startswith("unix:/"):
@@ -82,11 +87,6 @@ def as_port(value: object) -> Port:
     if not 1 <= first < last <= 65535:
         raise ValueError
     return range(first, last + 1)
-
-
-def each_has_its_own(port: Port) -> bool:
-    """Return whether every process can listen there, at a place of its own."""
-    return isinstance(port, range) or (isinstance(port, str) and "{pid}" in port)
 
 
 def as_words(value: object) -> tuple[str, ...]:

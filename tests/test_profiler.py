@@ -156,7 +156,7 @@ def test_paused_there_are_no_wake_ups(
         time.sleep(1.0)
         after = switches()
 
-    assert (after == before) if paused else (after > before + 50)
+    assert (after == before) if paused else (after > before + 10)
 
 
 @pytest.mark.parametrize("verb", ["run", "pause", "suspend", "long interval"])
@@ -592,7 +592,7 @@ def test_functions_and_usages_are_facts() -> None:
         Batch().samples = 1  # type: ignore[misc]
     kept = Collecting()
     with Profiler(Settings(interval=0.005)) as profiler:
-        profiler.add_recorder(kept)
+        profiler.add_recorder(kept, quick=True)  # it gets the batch that all get, as it is
         profiler.snapshot()
     for facts in (kept.batches[0].functions, kept.batches[0].stacks, kept.batches[0].errors):
         with pytest.raises(TypeError):

@@ -1,0 +1,35 @@
+"""Which engine samples? Ticks where they can be had, by default only where they were proven."""
+
+import sys
+from collections.abc import Callable
+
+from ox_otel._names import Names
+from ox_otel._threads import Threads
+
+PROVEN: tuple[tuple[int, int], ...] = ()
+"""The versions of Python on which `make ticks-stress` has passed its half hour: none yet."""
+
+
+def engine_for(
+    wanted: str,
+    names: Names,
+    max_depth: int,
+    on_error: Callable[[str], None],
+    interval: Callable[[], float],
+) -> tuple[Threads, str]:
+    """Return the engine that is *wanted*, or the portable one and why.
+
+    *interval* returns the seconds between two samples, as far as the budget has stretched it.
+    """
+    portable = Threads(names, max_depth, on_error)
+    if wanted == "threads" or (wanted == "auto" and sys.version_info[:2] not in PROVEN):
+        return portable, ""
+    try:
+        # they need the extension, which not every installation has
+        from ox_otel._probe import obstacle
+        from ox_otel._ticking import Ticks
+    except ImportError as error:
+        return portable, f"the engine ticks is not in this installation: {error}"
+    if reason := obstacle():
+        return portable, f"the engine ticks cannot be had: {reason}"
+    return Ticks(names, max_depth, on_error, interval), ""

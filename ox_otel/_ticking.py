@@ -1,0 +1,234 @@
+"""The engine `ticks`: the kernel tells who uses CPU, the portable engine who waits.
+
+Each thread has a timer on its own CPU clock, see `_ticks.c`. A tick stands for one period of its
+CPU, so that the CPU seconds of a stack are those that the kernel has counted, whoever had the GIL.
+All else, hits and waiting, comes from samples, of which a few a second will do.
+"""
+
+import random
+import signal
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+
+from ox_otel import _ticks
+from ox_otel._fork import follow_forks
+from ox_otel._interpreter import blocks_signal
+from ox_otel._looks import Look, Thread
+from ox_otel._names import Names
+from ox_otel._strangers import Strangers
+from ox_otel._tallies import Ids, Tally
+from ox_otel._threads import Threads
+from ox_otel.recorders import Stack, Usage
+
+PACE = 5
+"""Intervals from one sample to the next."""
+
+TICKS_AN_INTERVAL = 2
+"""So many ticks come of a thread that uses CPU for one interval."""
+
+PATIENCE = 5
+"""Periods of CPU without a tick after which a thread's CPU is given up as not to be placed."""
+
+
+_owner: "Ticks | None" = None
+
+
+def _after_fork() -> None:
+    """In a child nobody ticks."""
+    global _owner  # noqa: PLW0603
+    _owner = None
+
+
+follow_forks(_after_fork)
+
+
+class Account:
+    """The CPU of one thread that ticks; nanoseconds."""
+
+    __slots__ = ("due", "handle", "ids", "thread", "ticks")
+
+    def __init__(self, thread: Thread, handle: int) -> None:
+        self.thread = thread
+        self.handle = handle
+        self.due = 0  # what its clock has counted and no tick stands for yet
+        self.ticks = 0  # since the last drain
+        self.ids: Ids = thread.ids  # where it ticked last
+
+
+class Ticks(Threads):
+    """Counts CPU by ticks, the rest by samples; both keep to the seconds that *interval* returns.
+
+    A thread that cannot have a timer, or blocks the signal, is left to the portable engine; all
+    are when somebody else takes the signal, which `reason` then says.
+    """
+
+    name = "ticks"
+    pace = PACE
+
+    def __init__(
+        self,
+        names: Names,
+        max_depth: int,
+        on_error: Callable[[str], None],
+        interval: Callable[[], float],
+    ) -> None:
+        super().__init__(names, max_depth, on_error)
+        self._interval = interval
+        self._period = 0
+        self._strangers = Strangers(names)
+        self._accounts: dict[int, Account] = {}  # by ident
+        self._by_handle: dict[int, Account] = {}
+        self._deaf: set[Thread] = set()
+
+    def sample(self, delay: float) -> bool:
+        """Look at every thread once, as `Threads` does; take the ticks since the last sample."""
+        if not self.reason and (reason := self._obstacle()):
+            self._stand_back(reason)
+        if self.reason:
+            return super().sample(delay)
+        self._set_period(round(1e9 * self._interval() / TICKS_AN_INTERVAL))
+        moved = super().sample(delay)
+        self._take()
+        self._arm(ident for ident in self._moving if ident in self._threads)
+        self._strangers.introduce()
+        return moved
+
+    def drain(self) -> dict[Stack, Usage]:
+        """Return what each stack used since the last drain."""
+        self._take()
+        for account in list(self._accounts.values()):
+            if account.due > PATIENCE * self._period:
+                if not account.ticks:
+                    self._deaf.add(account.thread)
+                    self._disarm(account)
+                else:
+                    self._give_up(account)
+            account.ticks = 0
+        return super().drain()
+
+    def reset(self) -> None:
+        """Forget the threads, and have no timer and no signal until the next sample."""
+        self._stand_back("")
+        self.name, self.pace = Ticks.name, Ticks.pace
+        self._deaf = set()
+        super().reset()
+
+    def _obstacle(self) -> str:
+        """Return why there can be no ticks from now on, or nothing."""
+        global _owner  # noqa: PLW0603 - a process has one set of timers and one signal
+        if _owner not in (None, self):
+            return "another profiler of this process has the ticks"
+        if taken := _ticks.taken():
+            return f"somebody else handles {signal.Signals(taken).name}"
+        _owner = self
+        _ticks.claim()
+        return ""
+
+    def _stand_back(self, reason: str) -> None:
+        """Leave all threads to the portable engine, for *reason*."""
+        global _owner  # noqa: PLW0603
+        for account in list(self._accounts.values()):
+            self._disarm(account)
+        self.reason = reason
+        self.name, self.pace = Threads.name, Threads.pace
+        if _owner is self:
+            self._strangers.forget()
+            _ticks.forget()
+            _ticks.release()
+            _owner = None
+
+    def _set_period(self, period: int) -> None:
+        """Have each thread tick every *period* from now on, if that differs much."""
+        if not 0.8 < self._period / period < 1.25:
+            for account in list(self._accounts.values()):
+                self._disarm(account)
+            self._period = period
+
+    def _arm(self, idents: Iterable[int]) -> None:
+        """Give a timer to those of the threads that need one."""
+        for ident in idents:
+            thread = self._threads[ident]
+            if ident in self._accounts or thread.clock is None or thread in self._deaf:
+                continue
+            native_id = ~(thread.clock >> 3)
+            if blocks_signal(native_id, signal.SIGURG):
+                self._deaf.add(thread)
+                continue
+            first = random.randint(1, self._period)  # noqa: S311 - not a secret
+            try:
+                handle = _ticks.arm(ident, native_id, first, self._period)
+            except LookupError:
+                continue  # it ends
+            except OSError:
+                self._on_error("timer")
+                continue
+            account = Account(thread, handle)
+            self._accounts[ident] = self._by_handle[handle] = account
+
+    def _disarm(self, account: Account) -> None:
+        """End the ticks of a thread; what is due is not to be placed."""
+        _ticks.disarm(account.handle)
+        self._give_up(account)
+        del self._by_handle[account.handle]
+        del self._accounts[account.thread.ident]
+
+    def _give_up(self, account: Account) -> None:
+        self._unplaced(account).cpu += max(account.due, 0)
+        account.due = 0
+
+    def _unplaced(self, account: Account) -> Tally:
+        return self._tallies.unplaced(account.ids, account.ids)
+
+    def _take(self) -> None:
+        """Count the ticks since the last time."""
+        for handle, weight, stack in _ticks.drain():
+            account = self._by_handle.get(handle)
+            if account is None:
+                continue  # late
+            if stack is None:
+                self._on_error("torn")
+                tally = self._unplaced(account)
+            elif not stack:
+                tally = self._tallies.unplaced((), ())
+            else:
+                account.ids = tuple(
+                    [
+                        frame if isinstance(frame, int) else self._strangers.id_of(frame)
+                        for frame in stack[: self._max_depth]
+                    ]
+                )
+                tally = self._tallies.of(account.ids)
+            tally.cpu += weight * self._period
+            account.due -= weight * self._period
+            account.ticks += weight
+
+    def _place(self, look: Look, used: int, *, running: bool) -> None:
+        """Count the CPU of a thread that ticks as due, that of others as the portable engine does."""
+        account = self._accounts.get(look.thread.ident)
+        if account is None:
+            super()._place(look, used, running=running)
+        else:
+            account.due += used
+
+    def _part(self, idents: AbstractSet[int]) -> None:
+        """Part with threads that have ended, once their last ticks are counted."""
+        if ended := self._accounts.keys() - idents:
+            self._take()
+            for ident in ended:
+                self._disarm(self._accounts[ident])
+        super()._part(idents)
+
+    def _meet(self, ident: int) -> Thread:
+        """Make the acquaintance of a new thread, which may have the ident of one that has ended."""
+        if ident in self._accounts:
+            self._disarm(self._accounts[ident])
+        return super()._meet(ident)
+
+    def _forget(self) -> None:
+        """Let go of all code objects, the ticks first."""
+        if _owner is self:
+            _ticks.forget()
+        self._strangers.forget()
+        for account in self._accounts.values():
+            account.ids = ()
+        super()._forget()

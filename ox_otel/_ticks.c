@@ -1,0 +1,703 @@
+/* Ticks of CPU time: what must be C of the engine `ticks`.
+
+   Each thread that is armed has a POSIX timer on its own CPU clock. When the thread has used so
+   much CPU, the kernel interrupts it, wherever it is, and runs `on_tick` on it. That copies the
+   thread's own stack into a cell; `drain` hands the full cells to Python.
+
+   Why the handler may do that:
+
+   - It reads nothing of the interpreter's by itself. All goes through `copy`, that is
+     process_vm_readv(2) on this very process: a system call, which fails on a wrong address where
+     a plain load would crash. What comes back is believed only when it has been checked: pointers
+     for alignment, code objects and strings for their type, lengths for their bounds. A stack of
+     which anything fails is torn: it is counted, never guessed.
+   - It runs on the thread that owns the stack, so nobody changes the frames meanwhile; frames own
+     their code objects. What it may interrupt is the interpreter half-way through entering or
+     leaving a function, which is what the checks are for.
+   - It keeps no pointer. A code object is written down either as the address of one that Python
+     told us it holds (`know`), or by its text. `forget` begins a new generation, and cells of an
+     older one are void, so that no address outlives the reference that backs it.
+   - It allocates nothing, takes no lock, waits for nobody and leaves errno alone. A cell is claimed
+     by compare-and-swap; where none is free the tick is lost, which the thread's clock will show.
+   - The signal is SIGURG, because what it does by default is nothing. A tick that comes late, or
+     after somebody has reset all handlers, is lost, where SIGPROF would end the process.
+
+   Layouts are those of the headers that this file is compiled with; Python compares what `walk`
+   reads with what the interpreter says of a known stack before it arms anything. */
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#define PY_SSIZE_T_CLEAN
+#define Py_BUILD_CORE_MODULE 1 /* for the layout of frames: nothing internal is called */
+#include <Python.h>
+
+#if defined(Py_GIL_DISABLED) || PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x03100000
+#error "not a CPython that was tested: 3.11 to 3.15, with the GIL"
+#endif
+#if PY_VERSION_HEX >= 0x030E0000
+#include "internal/pycore_interpframe_structs.h"
+#else
+#include "internal/pycore_frame.h"
+#endif
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/prctl.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+#define SIGNAL SIGURG
+#define PAGE 4096 /* or a part of one: memory is there or not by whole pages */
+#define DEPTH 256 /* frames of a stack, at most */
+#define STRANGERS 16 /* code objects of one stack that Python does not hold, at most */
+#define TEXT 4096 /* bytes for their names */
+#define CELLS 512 /* ticks between two drains; only those in use take any memory */
+#define THREADS 4096 /* armed at a time */
+#define KNOWN (1 << 14) /* places for known code objects, a power of two */
+
+/* What differs between versions: where the topmost frame is, and what a frame says of its code. */
+
+#if PY_VERSION_HEX < 0x030D0000
+#define CODE_OF(frame) ((uintptr_t)(frame)->f_code)
+#define NEXT_OF(frame) ((uintptr_t)(frame)->prev_instr)
+#else
+#if PY_VERSION_HEX < 0x030E0000
+#define CODE_OF(frame) ((uintptr_t)(frame)->f_executable)
+#else
+#define CODE_OF(frame) ((frame)->f_executable.bits & ~(uintptr_t)3) /* the low bits are tags */
+#endif
+#define NEXT_OF(frame) ((uintptr_t)(frame)->instr_ptr)
+#endif
+#define LAST_OWNER 4
+#define FIRST_OWNER_IN_C 3 /* from here on: entries of C into the interpreter, no function's */
+
+typedef struct _PyInterpreterFrame Frame;
+#define FRAME_SIZE offsetof(Frame, localsplus)
+
+/* A code object that Python does not hold, as the handler saw it. */
+typedef struct {
+    uintptr_t address;
+    int line;
+    struct text {
+        uint32_t at, length; /* in bytes of `text`, in characters */
+        int kind; /* bytes a character */
+    } name, file;
+} Stranger;
+
+/* One tick. A cell belongs to whoever has made its state BUSY: a handler, then the drain. */
+typedef struct {
+    int handle; /* of the thread */
+    int weight; /* the tick, and those that the kernel could not deliver meanwhile */
+    unsigned generation;
+    int depth; /* frames, -1: the stack was torn */
+    int strangers;
+    uint32_t used; /* bytes of `text` */
+    uintptr_t codes[DEPTH]; /* leaf first: an address, or the number of a stranger below it */
+    Stranger stranger[STRANGERS];
+    char text[TEXT];
+    union {
+        struct {
+            uintptr_t from, to;
+            _Alignas(16) char bytes[PAGE + FRAME_SIZE];
+        } window;
+        struct {
+            PyCodeObject code[STRANGERS];
+            PyASCIIObject string[2 * STRANGERS];
+        } head;
+    } scratch;
+    struct iovec from[2 * STRANGERS], to[2 * STRANGERS];
+    int pieces;
+} Cell;
+
+enum { FREE, BUSY, FULL };
+
+/* One armed thread. Its number and its epoch are the handle, so that a late tick of the one that
+   had the place before is told from its own. */
+typedef struct {
+    _Atomic uintptr_t state; /* the PyThreadState, 0: nobody is armed here */
+    _Atomic unsigned epoch;
+    timer_t timer;
+} Place;
+
+static Cell cells[CELLS];
+static _Atomic int states[CELLS]; /* apart, so that to look through them touches no cell */
+static Place places[THREADS];
+static _Atomic uintptr_t known[KNOWN]; /* open addressing; 0 is an empty place */
+static unsigned known_count;
+static _Atomic unsigned generation;
+static pid_t own_pid;
+
+/* Reading */
+
+static int copy_pieces(Cell *cell) {
+    ssize_t wanted = 0;
+    int pieces = cell->pieces;
+    cell->pieces = 0;
+    for (int i = 0; i < pieces; i++) {
+        wanted += (ssize_t)cell->to[i].iov_len;
+    }
+    return process_vm_readv(own_pid, cell->to, pieces, cell->from, pieces, 0) == wanted;
+}
+
+static void add_piece(Cell *cell, void *to, uintptr_t from, size_t size) {
+    int i = cell->pieces++;
+    cell->to[i] = (struct iovec){to, size};
+    cell->from[i] = (struct iovec){(void *)from, size};
+}
+
+static int copy(Cell *cell, void *to, uintptr_t from, size_t size) {
+    add_piece(cell, to, from, size);
+    return copy_pieces(cell);
+}
+
+static int is_pointer(uintptr_t address) {
+    return address >= PAGE && address % sizeof(void *) == 0;
+}
+
+/* Return the frame at an address, read together with what lies below it in its page: most frames
+   of a stack lie one above the other. */
+static const Frame *frame_at(Cell *cell, uintptr_t address) {
+    uintptr_t end = address + FRAME_SIZE;
+    if (!is_pointer(address)) {
+        return NULL;
+    }
+    if (address < cell->scratch.window.from || end > cell->scratch.window.to) {
+        uintptr_t from = address & ~(uintptr_t)(PAGE - 1);
+        cell->scratch.window.to = 0;
+        if (!copy(cell, cell->scratch.window.bytes, from, end - from)) {
+            return NULL;
+        }
+        cell->scratch.window.from = from;
+        cell->scratch.window.to = end;
+    }
+    return (const Frame *)(cell->scratch.window.bytes + (address - cell->scratch.window.from));
+}
+
+static int is_known(uintptr_t code) {
+    for (uintptr_t i = code >> 4;; i++) {
+        uintptr_t found = atomic_load_explicit(&known[i % KNOWN], memory_order_relaxed);
+        if (found == code || !found) {
+            return found == code;
+        }
+    }
+}
+
+/* Write down the frames of a thread, leaf first; code that is not known becomes a stranger, whose
+   text is yet to be read. Return whether that went well. */
+static int walk_frames(Cell *cell, uintptr_t state, unsigned long thread, uintptr_t *next_of) {
+    unsigned long thread_id;
+    uintptr_t top;
+#if PY_VERSION_HEX < 0x030D0000
+    add_piece(cell, &top, state + offsetof(PyThreadState, cframe), sizeof top);
+#else
+    add_piece(cell, &top, state + offsetof(PyThreadState, current_frame), sizeof top);
+#endif
+    add_piece(cell, &thread_id, state + offsetof(PyThreadState, thread_id), sizeof thread_id);
+    if (!is_pointer(state) || !copy_pieces(cell) || thread_id != thread) {
+        return 0; /* the state of a thread that has ended, and now somebody else's memory */
+    }
+#if PY_VERSION_HEX < 0x030D0000
+    if (!is_pointer(top) || !copy(cell, &top, top + offsetof(_PyCFrame, current_frame), sizeof top)) {
+        return 0;
+    }
+#endif
+    cell->scratch.window.to = 0;
+    while (top && cell->depth < DEPTH) {
+        const Frame *frame = frame_at(cell, top);
+        if (!frame || (unsigned char)frame->owner > LAST_OWNER || (uintptr_t)frame->previous == top) {
+            return 0;
+        }
+        top = (uintptr_t)frame->previous;
+        if ((unsigned char)frame->owner >= FIRST_OWNER_IN_C) {
+            continue;
+        }
+        uintptr_t code = CODE_OF(frame);
+        if (!is_pointer(code)) {
+            return 0;
+        }
+        if (!is_known(code)) {
+            int i = 0;
+            while (i < cell->strangers && cell->stranger[i].address != code) {
+                i++;
+            }
+            if (i == STRANGERS) {
+                return 1; /* the callers beyond are seen when Python has got to know these */
+            }
+            if (i == cell->strangers) {
+                cell->strangers++;
+                cell->stranger[i].address = code;
+                next_of[i] = 0;
+            }
+            if (next_of[i] < NEXT_OF(frame)) {
+                next_of[i] = NEXT_OF(frame);
+            }
+            code = (uintptr_t)i;
+        }
+        cell->codes[cell->depth++] = code;
+    }
+    return 1;
+}
+
+/* Have the characters of a string read into `text`, if its head is one. */
+static int add_text(Cell *cell, const PyASCIIObject *head, uintptr_t address, struct text *text) {
+    if (Py_TYPE(&head->ob_base) != &PyUnicode_Type || !head->state.compact) {
+        return 0;
+    }
+    cell->used = (cell->used + 3) & ~3u; /* for characters of up to four bytes */
+    text->kind = head->state.kind;
+    if ((text->kind != 1 && text->kind != 2 && text->kind != 4) ||
+        (size_t)head->length > (TEXT - cell->used) / (size_t)text->kind) { /* or negative */
+        return 0;
+    }
+    text->at = cell->used;
+    text->length = (uint32_t)head->length;
+    size_t size = (size_t)text->length * (size_t)text->kind;
+    if (size) {
+        size_t before = head->state.ascii ? sizeof(PyASCIIObject) : sizeof(PyCompactUnicodeObject);
+        add_piece(cell, cell->text + text->at, address + before, size);
+        cell->used += (uint32_t)size;
+    }
+    return 1;
+}
+
+/* Read the text of all strangers in three steps: code objects, heads of strings, characters. */
+static int read_strangers(Cell *cell, const uintptr_t *next_of) {
+    PyCodeObject *code = cell->scratch.head.code;
+    PyASCIIObject *string = cell->scratch.head.string;
+    size_t code_size = offsetof(PyCodeObject, co_code_adaptive);
+    int count = cell->strangers;
+    cell->used = 0;
+    for (int i = 0; i < count; i++) {
+        add_piece(cell, &code[i], cell->stranger[i].address, code_size);
+    }
+    if (count && !copy_pieces(cell)) {
+        return 0;
+    }
+    for (int i = 0; i < count; i++) {
+        uintptr_t name = (uintptr_t)code[i].co_qualname, file = (uintptr_t)code[i].co_filename;
+        if (Py_TYPE(&code[i].ob_base.ob_base) != &PyCode_Type || !is_pointer(name) ||
+            !is_pointer(file)) {
+            return 0;
+        }
+        /* where no frame of it has come to its first line, it is a shim of the interpreter's, or
+           a function about to be entered: nothing that Python shows */
+        uintptr_t begin = cell->stranger[i].address + code_size;
+        size_t entry = (size_t)code[i]._co_firsttraceable * sizeof(_Py_CODEUNIT);
+        cell->stranger[i].line = next_of[i] < begin + entry ? -1 : code[i].co_firstlineno;
+        add_piece(cell, &string[2 * i], name, sizeof(PyASCIIObject));
+        add_piece(cell, &string[2 * i + 1], file, sizeof(PyASCIIObject));
+    }
+    if (count && !copy_pieces(cell)) {
+        return 0;
+    }
+    for (int i = 0; i < count; i++) {
+        Stranger *stranger = &cell->stranger[i];
+        uintptr_t name = (uintptr_t)code[i].co_qualname, file = (uintptr_t)code[i].co_filename;
+        if (!add_text(cell, &string[2 * i], name, &stranger->name) ||
+            !add_text(cell, &string[2 * i + 1], file, &stranger->file)) {
+            return 0;
+        }
+    }
+    return !cell->pieces || copy_pieces(cell);
+}
+
+static void read_stack(Cell *cell, uintptr_t state, unsigned long thread) {
+    uintptr_t next_of[STRANGERS]; /* the furthest instruction that any frame has come to */
+    cell->depth = cell->strangers = cell->pieces = 0;
+    cell->generation = atomic_load(&generation);
+    if (!walk_frames(cell, state, thread, next_of) || !read_strangers(cell, next_of)) {
+        cell->depth = -1;
+    }
+}
+
+/* Return the number of a cell in this state, which is BUSY from now on, or CELLS if there is none. */
+static int claim_cell(int state, int from) {
+    while (from < CELLS) {
+        int expected = state;
+        if (atomic_compare_exchange_strong(&states[from], &expected, BUSY)) {
+            break;
+        }
+        from++;
+    }
+    return from;
+}
+
+/* The handler */
+
+static void on_tick(int signal, siginfo_t *info, void *context) {
+    int saved = errno;
+    int handle = info->si_value.sival_int;
+    Place *place = &places[handle & (THREADS - 1)];
+    uintptr_t state = atomic_load(&place->state);
+    /* SIGURG can come from elsewhere too, and is nothing to us then */
+    if (info->si_code == SI_TIMER && state &&
+        (unsigned)handle / THREADS == atomic_load(&place->epoch)) {
+        int number = claim_cell(FREE, 0);
+        if (number < CELLS) {
+            cells[number].handle = handle;
+            cells[number].weight = 1 + info->si_overrun;
+            read_stack(&cells[number], state, (unsigned long)pthread_self());
+            atomic_store(&states[number], FULL);
+        }
+    }
+    errno = saved;
+    (void)signal, (void)context;
+}
+
+/* What Python calls, always with the GIL. */
+
+PyDoc_STRVAR(taken_doc, "taken() -> int\n\n"
+"Return the signal that somebody else has a handler for, 0 if there is none: the one of the ticks,\n"
+"or SIGPROF, which means that another profiler is at work.");
+
+static int is_ours(void) {
+    struct sigaction found;
+    return sigaction(SIGNAL, NULL, &found) == 0 && (found.sa_flags & SA_SIGINFO) &&
+           found.sa_sigaction == on_tick;
+}
+
+static int is_free(int signal) {
+    struct sigaction found;
+    return sigaction(signal, NULL, &found) == 0 &&
+           (found.sa_handler == SIG_DFL || found.sa_handler == SIG_IGN);
+}
+
+static PyObject *taken(PyObject *module, PyObject *unused) {
+    int signal = !is_free(SIGPROF) ? SIGPROF : is_ours() || is_free(SIGNAL) ? 0 : SIGNAL;
+    return PyLong_FromLong(signal);
+}
+
+PyDoc_STRVAR(claim_doc, "claim() -> None\n\n"
+"Take the signal of the ticks, which must not be taken.");
+
+static PyObject *claim(PyObject *module, PyObject *unused) {
+    struct sigaction action = {.sa_sigaction = on_tick};
+    own_pid = getpid();
+    action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+    sigfillset(&action.sa_mask); /* no other handler on top of ours */
+    sigaction(SIGNAL, &action, NULL);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(release_doc, "release() -> None\n\n"
+"Give the signal back; ticks that come late do nothing.");
+
+static PyObject *release(PyObject *module, PyObject *unused) {
+    if (is_ours()) {
+        struct sigaction action = {.sa_handler = SIG_DFL};
+        sigaction(SIGNAL, &action, NULL);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(may_read_doc, "may_read() -> bool\n\n"
+"Return whether process_vm_readv(2) is allowed.");
+
+static int fail_to_read(void *unused) {
+    int from = 1, to = 0;
+    struct iovec local = {&to, sizeof to}, remote = {&from, sizeof from};
+    (void)unused;
+    return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) != sizeof to || to != from;
+}
+
+static PyObject *may_read(PyObject *module, PyObject *unused) {
+    /* A filter of system calls may not only refuse but kill: then let it be a child. This one uses
+       our memory while we wait for it, and its end is told to nobody but us. */
+    static _Alignas(16) char stack[16384];
+    if (prctl(PR_GET_SECCOMP) != 0) {
+        int status, flags = CLONE_VM | CLONE_VFORK;
+        pid_t child = clone(fail_to_read, stack + sizeof stack, flags, NULL);
+        if (child < 0 || waitpid(child, &status, __WCLONE) != child || status != 0) {
+            Py_RETURN_FALSE;
+        }
+    }
+    return PyBool_FromLong(!fail_to_read(NULL));
+}
+
+PyDoc_STRVAR(arm_doc, "arm(ident, native_id, first, period) -> int\n\n"
+"Tick on that thread after *first* and then every *period* nanoseconds of its CPU; return a\n"
+"handle.\n\n"
+"Raises:\n"
+"    LookupError: there is no such thread.\n"
+"    OSError: the kernel has no timer, or no such thread.\n");
+
+static struct timespec as_time(long long nanoseconds) {
+    return (struct timespec){nanoseconds / 1000000000, nanoseconds % 1000000000};
+}
+
+static PyObject *arm(PyObject *module, PyObject *args) {
+    unsigned long ident;
+    int native_id;
+    long long first, period;
+    if (!PyArg_ParseTuple(args, "kiLL", &ident, &native_id, &first, &period)) {
+        return NULL;
+    }
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_LookupError, "threads of subinterpreters cannot tick");
+        return NULL;
+    }
+    PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
+    while (state && state->thread_id != ident) {
+        state = PyThreadState_Next(state);
+    }
+    int number = 0;
+    while (number < THREADS && atomic_load(&places[number].state)) {
+        number++;
+    }
+    if (!state || number == THREADS) {
+        PyErr_SetString(PyExc_LookupError, state ? "too many threads" : "no such thread");
+        return NULL;
+    }
+    Place *place = &places[number];
+    unsigned epoch = (atomic_load(&place->epoch) + 1) % (1u << 18);
+    int handle = (int)(epoch * THREADS) + number;
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGNAL};
+    event.sigev_value.sival_int = handle;
+    event.sigev_notify_thread_id = native_id;
+    /* the kernel's number for the clock of one thread, see clock_getres(2) */
+    if (timer_create((clockid_t)(~(unsigned)native_id << 3 | 6), &event, &place->timer) != 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    atomic_store(&place->epoch, epoch);
+    atomic_store(&place->state, (uintptr_t)state);
+    struct itimerspec times = {.it_value = as_time(first), .it_interval = as_time(period)};
+    if (timer_settime(place->timer, 0, &times, NULL) != 0) {
+        int saved = errno;
+        atomic_store(&place->state, 0);
+        timer_delete(place->timer);
+        errno = saved;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyLong_FromLong(handle);
+}
+
+PyDoc_STRVAR(disarm_doc, "disarm(handle) -> None\n\n"
+"End the ticks of a thread, dead or alive.");
+
+static PyObject *disarm(PyObject *module, PyObject *arg) {
+    long handle = PyLong_AsLong(arg);
+    if (handle == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    Place *place = &places[handle & (THREADS - 1)];
+    if (atomic_load(&place->state) && (unsigned long)handle / THREADS == place->epoch) {
+        atomic_store(&place->state, 0);
+        timer_delete(place->timer);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(know_doc, "know(addresses) -> None\n\n"
+"Take it that the code objects at these addresses are kept alive until `forget` is called.");
+
+static PyObject *know(PyObject *module, PyObject *arg) {
+    PyObject *addresses = PySequence_Fast(arg, "a list of addresses is needed");
+    if (!addresses) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(addresses); i++) {
+        uintptr_t code = (uintptr_t)PyLong_AsVoidPtr(PySequence_Fast_GET_ITEM(addresses, i));
+        if (PyErr_Occurred()) {
+            break;
+        }
+        /* half full at the most, so that the handler does not search for long; the rest are strangers */
+        if (code && known_count < KNOWN / 2 && !is_known(code)) {
+            uintptr_t place = code >> 4;
+            while (atomic_load_explicit(&known[place % KNOWN], memory_order_relaxed)) {
+                place++;
+            }
+            atomic_store_explicit(&known[place % KNOWN], code, memory_order_relaxed);
+            known_count++;
+        }
+    }
+    Py_DECREF(addresses);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(forget_doc, "forget() -> None\n\n"
+"Know no code object any more; only then may they be let go of.");
+
+static void forget_all(void) {
+    atomic_fetch_add(&generation, 1);
+    for (int i = 0; i < KNOWN; i++) {
+        atomic_store_explicit(&known[i], 0, memory_order_relaxed);
+    }
+    known_count = 0;
+}
+
+static PyObject *forget(PyObject *module, PyObject *unused) {
+    forget_all();
+    Py_RETURN_NONE;
+}
+
+static PyObject *text_of(const Cell *cell, struct text text) {
+    return PyUnicode_FromKindAndData(text.kind, cell->text + text.at, text.length);
+}
+
+/* Return the stack in a cell as `drain` describes it. */
+static PyObject *stack_of(const Cell *cell) {
+    PyObject *strangers[STRANGERS] = {NULL};
+    if (cell->depth < 0 || cell->generation != atomic_load(&generation)) {
+        Py_RETURN_NONE;
+    }
+    PyObject *stack = NULL, *list = PyList_New(0);
+    for (int i = 0; list && i < cell->depth; i++) {
+        uintptr_t code = cell->codes[i];
+        PyObject *item;
+        if (code >= STRANGERS) {
+            item = PyLong_FromVoidPtr((void *)code);
+        } else {
+            const Stranger *stranger = &cell->stranger[code];
+            if (stranger->line < 0) {
+                continue;
+            }
+            if (!strangers[code]) {
+                strangers[code] = Py_BuildValue(
+                    "NNNi", PyLong_FromVoidPtr((void *)stranger->address),
+                    text_of(cell, stranger->name), text_of(cell, stranger->file), stranger->line);
+            }
+            item = Py_XNewRef(strangers[code]);
+        }
+        if (!item || PyList_Append(list, item) != 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(item);
+    }
+    for (int i = 0; i < STRANGERS; i++) {
+        Py_XDECREF(strangers[i]);
+    }
+    if (list) {
+        stack = PyList_AsTuple(list);
+        Py_DECREF(list);
+    }
+    return stack;
+}
+
+PyDoc_STRVAR(drain_doc, "drain() -> list[tuple[int, int, tuple | None]]\n\n"
+"Return the ticks since the last drain: the thread's handle, how many ticks it stands for, and\n"
+"the stack, leaf first, None where it was torn. A frame is the address of its code object where\n"
+"that is known, else a tuple: address, qualified name, file and first line.");
+
+static PyObject *drain(PyObject *module, PyObject *unused) {
+    PyObject *ticks = PyList_New(0);
+    for (int i = 0; ticks && (i = claim_cell(FULL, i)) < CELLS; i++) {
+        PyObject *tick =
+            Py_BuildValue("iiN", cells[i].handle, cells[i].weight, stack_of(&cells[i]));
+        atomic_store(&states[i], FREE);
+        if (!tick || PyList_Append(ticks, tick) != 0) {
+            Py_CLEAR(ticks);
+        }
+        Py_XDECREF(tick);
+    }
+    return ticks;
+}
+
+PyDoc_STRVAR(walk_doc, "walk(ident=None, address=None) -> tuple | None\n\n"
+"Return what a tick would see of the calling thread, or of whatever lies at *address* if that is\n"
+"the state of the thread *ident*.");
+
+static PyObject *walk(PyObject *module, PyObject *args) {
+    unsigned long ident = PyThread_get_thread_ident();
+    unsigned long long address = (uintptr_t)PyThreadState_Get();
+    if (!PyArg_ParseTuple(args, "|kK", &ident, &address)) {
+        return NULL;
+    }
+    own_pid = getpid();
+    int number = claim_cell(FREE, 0);
+    if (number == CELLS) {
+        Py_RETURN_NONE;
+    }
+    read_stack(&cells[number], (uintptr_t)address, ident);
+    PyObject *stack = stack_of(&cells[number]);
+    atomic_store(&states[number], FREE);
+    return stack;
+}
+
+/* A child has no timers, whatever this table says, and its timers to come would bear the same
+   numbers; what was being written down in another thread is never finished. Nor does anybody hold
+   the known code objects for us there. */
+static void after_fork(void) {
+    own_pid = getpid();
+    forget_all();
+    for (int i = 0; i < THREADS; i++) {
+        atomic_store(&places[i].state, 0);
+    }
+    for (int i = 0; i < CELLS; i++) {
+        atomic_store(&states[i], FREE);
+    }
+}
+
+static PyMethodDef functions[] = {
+    {"taken", taken, METH_NOARGS, taken_doc},
+    {"claim", claim, METH_NOARGS, claim_doc},
+    {"release", release, METH_NOARGS, release_doc},
+    {"may_read", may_read, METH_NOARGS, may_read_doc},
+    {"arm", arm, METH_VARARGS, arm_doc},
+    {"disarm", disarm, METH_O, disarm_doc},
+    {"know", know, METH_O, know_doc},
+    {"forget", forget, METH_NOARGS, forget_doc},
+    {"drain", drain, METH_NOARGS, drain_doc},
+    {"walk", walk, METH_VARARGS, walk_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+/* One a process, and in the main interpreter only, as its tables are. */
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "ox_otel._ticks",
+    .m_doc = "Ticks of CPU time: timers on the clocks of threads, and their stacks.",
+    .m_size = -1,
+    .m_methods = functions,
+};
+
+/* Where what the handler reads stands in this version: tests forge memory by it. */
+static PyObject *layout(void) {
+    PyASCIIObject ascii = {.state = {.kind = 1, .compact = 1, .ascii = 1}};
+    unsigned state;
+    memcpy(&state, &ascii.state, sizeof state);
+    return Py_BuildValue(
+        "{snsnsnsnsnsnsnsnsnsnsnsnsnsnsnsnsI}", "thread_id", offsetof(PyThreadState, thread_id),
+#if PY_VERSION_HEX < 0x030D0000
+        "top", offsetof(PyThreadState, cframe), "top_in_c", offsetof(_PyCFrame, current_frame),
+        "code", offsetof(Frame, f_code), "next", offsetof(Frame, prev_instr),
+#else
+        "top", offsetof(PyThreadState, current_frame), "top_in_c", (Py_ssize_t)-1,
+        "code", offsetof(Frame, f_executable), "next", offsetof(Frame, instr_ptr),
+#endif
+        "previous", offsetof(Frame, previous), "owner", offsetof(Frame, owner), "type",
+        offsetof(PyObject, ob_type), "name", offsetof(PyCodeObject, co_qualname), "file",
+        offsetof(PyCodeObject, co_filename), "line", offsetof(PyCodeObject, co_firstlineno),
+        "entry", offsetof(PyCodeObject, _co_firsttraceable), "instructions",
+        offsetof(PyCodeObject, co_code_adaptive), "length", offsetof(PyASCIIObject, length),
+        "state", offsetof(PyASCIIObject, state), "characters", sizeof(PyASCIIObject), "ascii",
+        state);
+}
+
+PyMODINIT_FUNC PyInit__ticks(void) {
+    PyObject *module = PyModule_Create(&definition);
+    PyObject *places = module ? layout() : NULL;
+    if (!places || PyModule_AddObjectRef(module, "LAYOUT", places) != 0) {
+        Py_CLEAR(module);
+    }
+    Py_XDECREF(places);
+    if (module && pthread_atfork(NULL, NULL, after_fork) != 0) {
+        Py_CLEAR(module);
+        PyErr_NoMemory();
+    }
+    return module;
+}

@@ -1,0 +1,18 @@
+"""The one part that is compiled, and only where it was tested; all else stands in pyproject.toml."""
+
+import platform
+import sys
+import sysconfig
+
+from setuptools import Extension, setup
+
+tested = (
+    sys.platform == "linux"
+    and platform.python_implementation() == "CPython"
+    and (3, 11) <= sys.version_info[:2] <= (3, 15)
+    and not sysconfig.get_config_var("Py_GIL_DISABLED")
+)
+# optional: where there is no compiler, or no headers, the package goes without
+ticks = Extension("ox_otel._ticks", ["ox_otel/_ticks.c"], optional=True)
+
+setup(ext_modules=[ticks] if tested else [])

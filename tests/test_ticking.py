@@ -1,0 +1,412 @@
+"""The engine `ticks`: CPU as the kernel counts it, waits as the samples show them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("ticks are of Linux", allow_module_level=True)
+
+import ox_otel
+from ox_otel import _engines, _ticking, _ticks
+from ox_otel._names import Names
+from ox_otel._ticking import Ticks
+from ox_otel.recorders import UNPLACED, Function, Stack, Usage
+
+
+class Engine(Ticks):
+    """The engine at 100 ticks a second of CPU, with the names of its errors."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        super().__init__(Names(), 64, self.errors.append, lambda: 0.02)
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    """Yield an engine, and take away its timers and its signal."""
+    made = Engine()
+    yield made
+    made.reset()
+
+
+@contextmanager
+def threads(*targets: Callable[[], None]) -> Iterator[None]:
+    """Run *targets* on threads of their own, and wait for their end."""
+    running = [threading.Thread(target=target) for target in targets]
+    for thread in running:
+        thread.start()
+    try:
+        yield
+    finally:
+        for thread in running:
+            thread.join()
+
+
+def observe(engine: Engine, *targets: Callable[[], None]) -> dict[Stack, Usage]:
+    """Sample ten times a second while *targets* run; return what each stack used."""
+    ended: list[None] = []
+
+    def until_the_end(target: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            armed.wait()
+            try:
+                target()
+            finally:
+                ended.append(None)
+                release.wait()  # so that its clock can be read
+
+        return run
+
+    armed, release = threading.Event(), threading.Event()
+    stacks: dict[Stack, Usage] = {}
+    with threads(*map(until_the_end, targets)):
+        engine.sample(0.0)
+        armed.set()
+        while len(ended) < len(targets):
+            time.sleep(0.05)
+            engine.sample(0.0)
+        engine.sample(0.0)
+        release.set()
+    for stack, usage in engine.drain().items():
+        stacks[stack] = stacks.get(stack, Usage()).plus(usage)
+    return stacks
+
+
+def named(stacks: dict[Stack, Usage], name: str) -> Usage:
+    """Return the sum over the stacks that have the function *name* anywhere on them."""
+    found = [
+        usage
+        for stack, usage in stacks.items()
+        if any(function.name.rpartition(".")[2] == name for function in stack)
+    ]
+    total = Usage()
+    for usage in found:
+        total = total.plus(usage)
+    return total
+
+
+def burn(cpu_seconds: float) -> None:
+    """Use that much CPU in Python."""
+    until = time.thread_time() + cpu_seconds
+    while time.thread_time() < until:
+        pass
+
+
+def test_cpu_is_that_of_the_clock(engine: Engine) -> None:
+    """What a thread's stacks used, placed or not, is what its clock says, to within two ticks."""
+    spent: list[float] = []
+
+    def work() -> None:
+        for _ in range(10):
+            burn(0.06)
+            time.sleep(0.005)
+        spent.append(time.thread_time())
+
+    stacks = observe(engine, work)
+    used = named(stacks, "work")
+
+    assert spent[0] == pytest.approx(used.cpu_seconds, abs=0.025)
+    assert used.cpu_seconds == pytest.approx(named(stacks, "burn").cpu_seconds, abs=0.035)
+    assert not engine.errors
+
+
+def test_cpu_goes_to_whoever_used_it_whoever_has_the_gil(engine: Engine) -> None:
+    """Four threads that alternate work in C that holds the GIL with sleep: sleep has no CPU."""
+    spent: list[float] = []
+
+    def hold() -> None:
+        sum(range(200_000))
+
+    def nap() -> None:
+        time.sleep(0.005)
+
+    def work() -> None:
+        while time.thread_time() < 0.3:
+            hold()
+            nap()
+        spent.append(time.thread_time())
+
+    stacks = observe(engine, *[work] * 4)
+
+    assert named(stacks, "nap").cpu_seconds < 0.06 * sum(spent)
+    assert named(stacks, "hold").cpu_seconds > 0.85 * sum(spent)
+    assert named(stacks, "nap").wait_seconds > 0.1
+
+
+def test_time_is_cpu_or_wait(engine: Engine) -> None:
+    """CPU and wait of a thread are together the time that elapsed."""
+    began = time.monotonic()
+    elapsed: list[float] = []
+
+    def work() -> None:
+        burn(0.2)
+        time.sleep(0.2)
+        elapsed.append(time.monotonic() - began)
+
+    used = named(observe(engine, work), "work")
+
+    assert elapsed[0] == pytest.approx(used.cpu_seconds + used.wait_seconds, abs=0.15)
+
+
+def test_generated_code_has_its_true_name(engine: Engine) -> None:
+    """Functions that live for one call are told apart, and their names are those that they had."""
+    calls = 0
+
+    def generate() -> None:
+        nonlocal calls
+        while time.thread_time() < 0.5:
+            space: dict[str, object] = {"burn": burn}
+            exec(f"def made_{calls}(): burn(0.012)", space)  # noqa: S102
+            space[f"made_{calls}"]()  # type: ignore[operator]
+            calls += 1
+
+    stacks = observe(engine, generate)
+    names = {f.name for stack in stacks for f in stack if f.name.startswith("made")}
+
+    assert names <= {f"made_{number}" for number in range(calls)}
+    assert len(names) > 10
+
+
+def test_code_that_is_seen_by_ticks_only_has_the_module_it_was_loaded_from(engine: Engine) -> None:
+    """Where samples never see a function its module is found by its file."""
+    stacks = observe(engine, lambda: burn(0.2))
+
+    assert Function(__name__, "burn") in {stack[-1] for stack in stacks}
+
+
+def test_ticks_that_do_not_come_are_said_to_be_unplaced(engine: Engine) -> None:
+    """CPU of a thread that blocks the signal, later, is not lost, and it is asked no more."""
+
+    def block() -> None:
+        burn(0.05)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
+        burn(0.3)
+
+    used = named(observe(engine, block), "block")
+
+    assert used.cpu_seconds == pytest.approx(0.35, abs=0.03)
+
+
+def test_a_thread_that_blocks_the_signal_is_left_alone(engine: Engine) -> None:
+    """It may wait for signals itself, and shall not get one of ours; its CPU is counted."""
+    found: list[object] = []
+
+    def block() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
+        ready.set()
+        go.wait()
+        burn(0.1)
+        found.append(signal.sigtimedwait({signal.SIGURG}, 0.05))
+
+    ready, go = threading.Event(), threading.Event()
+    with threads(block):
+        ready.wait()
+        engine.sample(0.0)
+        go.set()
+        while not found:
+            time.sleep(0.02)
+            engine.sample(0.0)
+
+    assert [None] == found
+    assert named(engine.drain(), "block").cpu_seconds > 0.08
+
+
+@pytest.mark.parametrize("number", [signal.SIGURG, signal.SIGPROF])
+def test_whoever_takes_the_signal_later_has_it(engine: Engine, number: int) -> None:
+    """The engine stands back, says so, and goes on as the portable one."""
+    got: list[int] = []
+    with threads(lambda: burn(0.4)):
+        engine.sample(0.0)
+        before = signal.signal(number, lambda *_: got.append(1))
+        try:
+            engine.sample(0.0)
+            came = len(got)
+            time.sleep(0.1)
+            engine.sample(0.0)
+            used = engine.drain()
+        finally:
+            signal.signal(number, before)
+
+    assert ("threads", f"somebody else handles {signal.Signals(number).name}") == (
+        engine.name,
+        engine.reason,
+    )
+    assert came == len(got)
+    assert named(used, "burn").wait_seconds + named(used, "burn").cpu_seconds > 0.05
+
+
+def test_two_engines_do_not_share_the_ticks(engine: Engine) -> None:
+    """The second one stands back until the first has ended."""
+    second = Engine()
+    engine.sample(0.0)
+    second.sample(0.0)
+    reason = second.reason
+    engine.reset()
+    second.reset()
+    second.sample(0.0)
+    engine.sample(0.0)
+    second.reset()
+
+    assert "another profiler of this process has the ticks" == reason == engine.reason
+
+
+def test_at_rest_there_is_no_timer_and_no_signal(engine: Engine) -> None:
+    """Paused or ended, nothing is left of the engine."""
+    with threads(lambda: burn(0.2)):
+        engine.sample(0.0)
+        counted = timers()
+        engine.reset()
+        left = timers(), signal.SIG_DFL == _handler()
+
+    assert counted >= 1
+    assert (0, True) == left
+
+
+def timers() -> int:
+    """Return how many POSIX timers this process has."""
+    with open("/proc/self/timers", encoding="ascii") as file:
+        return file.read().count("ID:")
+
+
+def _handler() -> object:
+    """Return what SIGURG does: the default, if it is not caught."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        caught = next(line.split()[1] for line in file if line.startswith("SigCgt"))
+    return None if int(caught, 16) >> (signal.SIGURG - 1) & 1 else signal.SIG_DFL
+
+
+def test_threads_that_come_and_go_leave_no_timer(engine: Engine) -> None:
+    """Hundreds of short threads: their timers end with them."""
+    for _ in range(10):
+        with threads(*[lambda: time.sleep(0.02)] * 20):
+            engine.sample(0.0)
+            if not timers():  # in a process that has not used any CPU lately nobody is looked at
+                burn(0.001)
+    burn(0.001)
+    engine.sample(0.0)
+
+    assert timers() <= 3
+    assert len(engine._accounts) == timers()
+
+
+def test_code_is_not_held_for_ever(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the names forget, the ticks forget it first."""
+    monkeypatch.setattr("ox_otel._threads.MAX_CODES", 3)
+    observe(engine, lambda: burn(0.1))
+    seen = _ticks.walk()
+
+    assert seen is not None
+    assert not any(isinstance(frame, int) for frame in seen)
+    assert not engine._names.known
+
+
+def test_the_default_is_the_proven_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` takes ticks on versions that were proven."""
+    monkeypatch.setattr(_engines, "PROVEN", (sys.version_info[:2],))
+    with ox_otel.Profiler(ox_otel.Settings()) as profiler:
+        assert ("ticks", "") == (profiler.status().engine, profiler.status().reason)
+
+
+def test_an_unproven_version_has_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There `auto` is threads; who asks for ticks gets them."""
+    monkeypatch.setattr(_engines, "PROVEN", ())
+    with ox_otel.Profiler(ox_otel.Settings()) as profiler:
+        assert ("threads", "") == (profiler.status().engine, profiler.status().reason)
+    assert "ticks" == ox_otel.Profiler(ox_otel.Settings(engine="ticks")).status().engine
+
+
+def test_where_the_signal_is_taken_status_says_so() -> None:
+    """A host with its own handler keeps it, and is sampled by threads."""
+    before = signal.signal(signal.SIGPROF, lambda *_: None)
+    try:
+        with ox_otel.Profiler(ox_otel.Settings(engine="ticks")) as profiler:
+            status = profiler.status()
+    finally:
+        signal.signal(signal.SIGPROF, before)
+
+    assert "threads" == status.engine
+    assert "the engine ticks cannot be had: somebody else handles SIGPROF" == status.reason
+
+
+def test_paused_no_thread_has_a_timer() -> None:
+    """A paused profiler interrupts nobody; unpaused it does again."""
+    with ox_otel.Profiler(ox_otel.Settings(engine="ticks")) as profiler, threads(lambda: burn(0.8)):
+        found = []
+        for act in (profiler.unpause, profiler.pause, profiler.unpause):
+            act()
+            deadline = time.monotonic() + 10
+            while bool(timers()) == profiler.is_paused() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            found.append(bool(timers()))
+
+    assert [True, False, True] == found
+    assert 0 == timers()
+
+
+def test_subinterpreters_have_none() -> None:
+    """Where the extension cannot be had or cannot work, threads is used."""
+    program = (
+        "try:\n import _interpreters as i\nexcept ImportError:\n import _xxsubinterpreters as i\n"
+        "i.run_string(i.create(), '''\n"
+        "import sys\n"
+        f"sys.path[:] = {sys.path!r}\n"
+        "from ox_otel._engines import engine_for\n"
+        "from ox_otel._names import Names\n"
+        "engine, reason = engine_for('ticks', Names(), 9, print, lambda: 0.02)\n"
+        "print(engine.name, bool(reason))\n"
+        "''')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60
+    )
+
+    assert (0, "threads True\n") == (done.returncode, done.stdout)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside other threads
+def test_a_child_can_have_its_own(engine: Engine) -> None:
+    """What the parent has is nothing to a forked child."""
+    engine.sample(0.0)
+    child = os.fork()
+    if not child:
+        own = Engine()
+        own.sample(0.0)
+        os._exit(0 if own.name == "ticks" and _ticking._owner is own else 1)
+    _, status = os.waitpid(child, 0)
+
+    assert 0 == status
+    assert _ticking._owner is engine
+
+
+def test_the_period_follows_the_interval() -> None:
+    """A longer interval means fewer ticks."""
+    interval = 0.02
+    engine = Ticks(Names(), 64, print, lambda: interval)
+    with threads(lambda: burn(0.3)):
+        engine.sample(0.0)
+        interval = 0.08
+        burn(0.001)
+        engine.sample(0.0)
+        period = engine._period
+        with open("/proc/self/timers", encoding="ascii") as file:
+            text = file.read()
+    engine.reset()
+
+    assert 0.04e9 == period
+    assert text.count("ID:") >= 1
+
+
+def test_unplaced_is_none_of_a_thread_that_ticks(engine: Engine) -> None:
+    """Next to nothing of a busy thread's CPU is unplaced."""
+    stacks = observe(engine, lambda: burn(0.5))
+    unplaced = sum(u.cpu_seconds for stack, u in stacks.items() if stack[-1].name == UNPLACED)
+
+    assert unplaced < 0.03

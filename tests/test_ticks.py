@@ -1,0 +1,423 @@
+"""The compiled part of the ticks: it believes nothing that it has not checked."""
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+from types import CodeType
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("ticks are of Linux", allow_module_level=True)
+
+from ox_otel import _ticks
+from ox_otel._probe import obstacle
+
+AT = _ticks.LAYOUT
+NOWHERE = 1 << 46  # aligned, and mapped by nobody
+LINE = 7
+
+
+class Piece:
+    """Some memory that is made up."""
+
+    def __init__(self, offset: int = 0) -> None:
+        self._buffer = ctypes.create_string_buffer(512)
+        start = ctypes.addressof(self._buffer)
+        self.address = start - start % -16 + offset
+
+    def put(self, place: str, value: int, size: int = 8) -> None:
+        """Put a number where the field *place* stands."""
+        data = value.to_bytes(size, "little", signed=value < 0)
+        ctypes.memmove(self.address + AT[place], data, size)
+
+
+class Forgery:
+    """A thread with one frame, of a code object of its own; *odd* is the piece that is misaligned."""
+
+    def __init__(self, odd: str = "") -> None:
+        self.pieces: list[Piece] = []  # of the host's memory, as it were: kept
+        self.name = self._string("forged", odd == "name")
+        self.file = self._string("forged.py", odd == "file")
+        self.code = Piece(4 * (odd == "code"))
+        self.code.put("type", id(CodeType))
+        self.code.put("name", self.name.address)
+        self.code.put("file", self.file.address)
+        self.code.put("line", LINE, 4)
+        self.code.put("entry", 2, 4)
+        self.frame = Piece(4 * (odd == "frame"))
+        self.frame.put("code", self.code.address)
+        self.frame.put("next", self.code.address + AT["instructions"] + 4)
+        self.state = Piece()
+        self.state.put("thread_id", threading.get_ident())
+        self.top = Piece(4 * (odd == "top"))
+        self.enter(self.frame.address)
+
+    def enter(self, frame: int) -> None:
+        """Have the thread stand in the frame at that address."""
+        if sys.version_info < (3, 13):  # there is a structure on the C stack in between
+            self.top.put("top_in_c", frame)
+            self.state.put("top", self.top.address)
+        else:
+            self.state.put("top", frame)
+
+    def _string(self, text: str, odd: bool) -> Piece:  # noqa: FBT001 - private
+        piece = Piece(4 * odd)
+        piece.put("type", id(str))
+        piece.put("length", len(text))
+        piece.put("state", AT["ascii"], 4)
+        ctypes.memmove(piece.address + AT["characters"], text.encode(), len(text))
+        return piece
+
+    @property
+    def said(self) -> tuple[object, ...]:
+        """What it says of its frame."""
+        return self.code.address, "forged", "forged.py", LINE
+
+    def seen(self) -> object:
+        """Return what a tick would make of it."""
+        return _ticks.walk(threading.get_ident(), self.state.address)
+
+
+def kind(number: int, *, compact: bool = True) -> int:
+    """Return the state of a string whose characters have *number* bytes."""
+    return AT["ascii"] & ~(0b1111 << _shift()) | (number | compact << 3) << _shift()
+
+
+def _shift() -> int:
+    """Return where the kind stands in the state of a string: before the bit for compact ones."""
+    return (AT["ascii"] & -AT["ascii"]).bit_length() - 1
+
+
+def test_a_faithful_forgery_is_believed() -> None:
+    """What the tests below falsify is true before."""
+    forged = Forgery()
+
+    assert (forged.said,) == forged.seen()
+
+
+FALSE = {
+    "the state is another thread's": lambda f: f.state.put("thread_id", threading.get_ident() + 1),
+    "the frame is nowhere": lambda f: f.enter(NOWHERE),
+    "the frame is its own caller": lambda f: f.frame.put("previous", f.frame.address),
+    "the frame is of no kind known": lambda f: f.frame.put("owner", 77, 1),
+    "the code is nowhere": lambda f: f.frame.put("code", NOWHERE),
+    "the code is a number": lambda f: f.frame.put("code", 8),
+    "the code is of another type": lambda f: f.code.put("type", id(int)),
+    "the name is nowhere": lambda f: f.code.put("name", NOWHERE),
+    "the name is of another type": lambda f: f.name.put("type", id(bytes)),
+    "the file is of another type": lambda f: f.file.put("type", id(bytes)),
+    "the name has no length": lambda f: f.name.put("length", -1),
+    "the name is too long": lambda f: f.name.put("length", 5000),
+    "the name is much too long": lambda f: f.name.put("length", 1 << 62),
+    "the name is elsewhere": lambda f: f.name.put("state", kind(1, compact=False), 4),
+    "the name has characters of 3 bytes": lambda f: f.name.put("state", kind(3), 4),
+    "the name has characters of 0 bytes": lambda f: f.name.put("state", kind(0), 4),
+}
+
+
+@pytest.mark.parametrize("falsify", FALSE.values(), ids=FALSE)
+def test_what_does_not_fit_is_not_believed(falsify) -> None:
+    """One thing wrong, as while a function is entered or memory is used again: the stack is torn."""
+    forged = Forgery()
+    falsify(forged)
+
+    assert forged.seen() is None
+
+
+@pytest.mark.parametrize(
+    "odd", ["frame", "code", "name", "file", *(["top"] if sys.version_info < (3, 13) else [])]
+)
+def test_no_object_stands_at_an_odd_address(odd: str) -> None:
+    """All is well but the alignment: the stack is torn."""
+    assert Forgery(odd).seen() is None
+
+
+def test_a_page_that_cannot_be_read_is_not_taken_for_the_one_before() -> None:
+    """A frame nowhere, at the same place in its page as the last one that was read: torn."""
+    forged = Forgery()
+    _ticks.know([forged.code.address])
+    before = forged.seen()
+    forged.enter(NOWHERE + forged.frame.address % 4096)
+    after = forged.seen()
+    _ticks.forget()
+
+    assert (forged.code.address,) == before
+    assert after is None
+
+
+def test_a_function_about_to_be_entered_is_not_shown() -> None:
+    """A frame before its first line is left out, as the interpreter does, shims of its own with it."""
+    forged = Forgery()
+    forged.frame.put("next", forged.code.address + AT["instructions"] + 2)
+
+    assert () == forged.seen()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 has no such frames")
+def test_entries_of_c_are_no_frames() -> None:
+    """What stands for C code that calls Python is left out."""
+    forged = Forgery()
+    forged.frame.put("owner", 3, 1)
+
+    assert () == forged.seen()
+
+
+def test_an_address_is_written_down_only_while_it_is_known() -> None:
+    """A code object that Python holds is its address, and text again as soon as it is let go of."""
+    forged = Forgery()
+    _ticks.know([forged.code.address])
+    known = forged.seen()
+    _ticks.forget()
+
+    assert (forged.code.address,) == known
+    assert (forged.said,) == forged.seen()
+
+
+def test_more_strangers_than_there_is_room_for_cut_the_stack() -> None:
+    """The innermost sixteen are seen, in their order."""
+    forged = [Forgery() for _ in range(20)]
+    for inner, outer in pairwise(forged):
+        inner.frame.put("previous", outer.frame.address)
+
+    assert [f.said for f in forged[:16]] == list(forged[0].seen())  # type: ignore[call-overload]
+
+
+def test_recursion_is_one_stranger() -> None:
+    """Frames of one code object cost one reading of its text, however many they are."""
+    forged = [Forgery() for _ in range(100)]
+    for inner, outer in pairwise(forged):
+        inner.frame.put("previous", outer.frame.address)
+        inner.frame.put("code", forged[-1].code.address)
+        inner.frame.put("next", forged[-1].code.address + AT["instructions"] + 4)
+
+    assert (forged[-1].said,) * 100 == forged[0].seen()
+
+
+@pytest.mark.parametrize("name", ["é" * 9, "ж" * 9, "🜚" * 9, "x" * 700, "", "\udc80"])
+def test_names_of_all_kinds(name: str) -> None:
+    """Text of one, two and four bytes a character is read whole."""
+    code = (lambda look: look()).__code__.replace(co_qualname=name)
+    function = type(test_names_of_all_kinds)(code, globals())
+
+    assert name == function(_ticks.walk)[0][1]
+
+
+def burn(cpu_seconds: float) -> None:
+    """Use that much CPU."""
+    until = time.thread_time() + cpu_seconds
+    while time.thread_time() < until:
+        pass
+
+
+def armed(period: float) -> int:
+    """Have this thread tick; return its handle."""
+    _ticks.claim()
+    nanoseconds = round(period * 1e9)
+    return _ticks.arm(
+        threading.get_ident(), threading.get_native_id(), nanoseconds // 2, nanoseconds
+    )
+
+
+def test_ticks_are_the_cpu_of_the_thread() -> None:
+    """One each 10 ms of CPU, those that came late or together included; none while it sleeps."""
+    handle = armed(0.01)
+    began = time.thread_time()
+    for _ in range(5):
+        burn(0.08)
+        time.sleep(0.02)
+    used = time.thread_time() - began
+    _ticks.disarm(handle)
+    _ticks.release()
+    ticks = _ticks.drain()
+
+    assert {handle} == {found for found, _, _ in ticks}
+    assert used / 0.01 == pytest.approx(sum(weight for _, weight, _ in ticks), abs=2)
+    assert all(stack is not None for _, _, stack in ticks)
+
+
+def test_what_was_known_before_is_void() -> None:
+    """A tick that wrote down addresses does not count any more once these may be reused."""
+    _ticks.know([id(burn.__code__)])
+    handle = armed(0.01)
+    burn(0.1)
+    _ticks.disarm(handle)
+    _ticks.release()
+    _ticks.forget()
+
+    assert {None} == {stack for _, _, stack in _ticks.drain()}
+
+
+def test_a_tick_without_a_cell_is_lost_and_nothing_else() -> None:
+    """If nobody drains for long, the first ticks are kept, and nothing happens."""
+    handle = armed(0.001)
+    burn(0.3)
+    _ticks.disarm(handle)
+    _ticks.release()
+
+    assert 10 < len(_ticks.drain()) <= 512
+    assert [] == _ticks.drain()
+
+
+def test_a_thread_that_is_not_there_cannot_be_armed() -> None:
+    """Nor can one of another process."""
+    with pytest.raises(LookupError):
+        _ticks.arm(1, threading.get_native_id(), 10**9, 10**9)
+    with pytest.raises(OSError, match="Invalid"):
+        _ticks.arm(threading.get_ident(), 1, 10**9, 10**9)
+
+
+def test_a_stale_handle_disarms_nobody() -> None:
+    """The place of a thread that has ended is given to another, which its handle is not for."""
+    first = armed(0.01)
+    _ticks.disarm(first)
+    second = armed(0.01)
+    _ticks.disarm(first)
+    burn(0.1)
+    _ticks.disarm(second)
+    _ticks.release()
+
+    assert first != second
+    assert {second} == {handle for handle, _, _ in _ticks.drain()}
+
+
+def test_the_signal_of_others_is_not_taken() -> None:
+    """Neither our own, nor where another profiler uses SIGPROF."""
+    free = _ticks.taken()
+    found = []
+    for number in (signal.SIGURG, signal.SIGPROF):
+        before = signal.signal(number, lambda *_: None)
+        found.append(_ticks.taken())
+        signal.signal(number, before)
+
+    assert 0 == free
+    assert [signal.SIGURG, signal.SIGPROF] == found
+
+
+def test_a_signal_that_is_no_tick_is_nothing() -> None:
+    """As it is by default."""
+    _ticks.claim()
+    os.kill(os.getpid(), signal.SIGURG)
+    _ticks.release()
+    os.kill(os.getpid(), signal.SIGURG)
+
+    assert [] == _ticks.drain()
+
+
+def test_a_host_that_resets_the_signal_lives_on() -> None:
+    """Ticks that come then are ignored: with SIGPROF they would end the process."""
+    handle = armed(0.01)
+    signal.signal(signal.SIGURG, signal.SIG_DFL)
+    burn(0.1)
+    _ticks.disarm(handle)
+
+    assert [] == _ticks.drain()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside other threads
+def test_a_forked_child_has_no_ticks() -> None:
+    """Nor would it delete timers of its own that bear the same number."""
+    handle = armed(0.01)
+    burn(0.03)
+    child = os.fork()
+    if not child:
+        _ticks.disarm(handle)
+        burn(0.1)
+        os._exit(len(_ticks.drain()))
+    _, status = os.waitpid(child, 0)
+    _ticks.disarm(handle)
+    _ticks.release()
+
+    assert 0 == status
+    assert _ticks.drain()
+
+
+def run(program: str, *arguments: str) -> str:
+    """Return what a program prints that ends well."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    return done.stdout
+
+
+def test_a_process_without_timers_is_told_so() -> None:
+    """RLIMIT_SIGPENDING is used up."""
+    _, most = resource.getrlimit(resource.RLIMIT_SIGPENDING)
+
+    assert "there is no timer" in run(
+        "import resource\n"
+        f"resource.setrlimit(resource.RLIMIT_SIGPENDING, (0, {most}))\n"
+        "from ox_otel._probe import obstacle\n"
+        "print(obstacle())"
+    )
+
+
+def test_where_reading_kills_only_a_child_dies() -> None:
+    """A filter of system calls that kills whoever reads memory so: the ticks are not to be had."""
+    assert "process_vm_readv is not allowed\n" == run(_FILTERED, "kill")
+
+
+def test_where_reading_is_refused_that_is_said() -> None:
+    """A filter of system calls that refuses to read memory."""
+    assert "process_vm_readv is not allowed\n" == run(_FILTERED, "refuse")
+
+
+_FILTERED = """
+import ctypes, platform, struct, sys
+number = {"x86_64": 310, "aarch64": 270}[platform.machine()]
+action = 0x80000000 if sys.argv[1] == "kill" else 0x00050001  # the process, EPERM
+program = ctypes.create_string_buffer(b"".join([
+    struct.pack("HBBI", 0x20, 0, 0, 0),  # the number of the system call
+    struct.pack("HBBI", 0x15, 0, 1, number),
+    struct.pack("HBBI", 0x06, 0, 0, action),
+    struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000),  # allow
+]))
+packed = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(program)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0  # no new privileges
+assert libc.prctl(22, 2, packed) == 0, ctypes.get_errno()
+from ox_otel._probe import obstacle
+print(obstacle())
+"""
+
+
+def test_the_ticks_can_be_had_here() -> None:
+    """On an interpreter and a kernel that are known there is no obstacle."""
+    assert "" == obstacle()
+
+
+def test_a_program_that_is_replaced_sees_no_late_tick() -> None:
+    """Timers end with exec, and so does what they had sent."""
+    assert "well\n" == run(
+        "import os, sys, threading, time\n"
+        "from ox_otel import _ticks\n"
+        "_ticks.claim()\n"
+        "_ticks.arm(threading.get_ident(), threading.get_native_id(), 10**6, 10**6)\n"
+        "until = time.thread_time() + 0.1\n"
+        "while time.thread_time() < until: pass\n"
+        "os.execv(sys.executable, [sys.executable, '-c', 'sum(range(10**7)); print(\"well\")'])\n"
+    )
+
+
+def test_the_end_of_the_interpreter_is_not_disturbed() -> None:
+    """Timers that nobody ended go on ticking while the interpreter is taken down."""
+    for _ in range(5):
+        run(
+            "import threading, time\n"
+            "from ox_otel import _ticks\n"
+            "_ticks.claim()\n"
+            "def burn():\n"
+            "    _ticks.arm(threading.get_ident(), threading.get_native_id(), 10**6, 10**6)\n"
+            "    while True: sum(range(1000))\n"
+            "for _ in range(3): threading.Thread(target=burn, daemon=True).start()\n"
+            "_ticks.arm(threading.get_ident(), threading.get_native_id(), 10**6, 10**6)\n"
+            "time.sleep(0.2)\n"
+            "garbage = [[] for _ in range(10**5)]\n"
+        )

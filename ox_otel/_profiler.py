@@ -99,6 +99,8 @@ class Profiler:
         if self._obstacle or not self._changing.acquire(timeout=STOP_SECONDS):
             return
         try:
+            if self._worker is not None and sampling.stopping:
+                self._worker.join(STOP_SECONDS)  # `cancel` has not waited any longer for it
             if not self._alive():
                 sampling.paused = self._settings.start_paused
                 self._launch()

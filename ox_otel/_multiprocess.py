@@ -4,16 +4,14 @@ No collector of one's own works there: the library's counters are incremented, w
 their process and are summed up by whoever is scraped.
 """
 
-import gc
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
 from prometheus_client import Counter, Gauge
 
 from ox_otel._fork import uncut
+from ox_otel._interpreter import uncollected
 from ox_otel._metrics import METRICS
 from ox_otel._profiler import Profiler
 from ox_otel._pruning import Pruning
@@ -80,27 +78,19 @@ class MultiprocessRecorder:
             functions[home] = functions.get(home, NOTHING).plus(usage)
         tree = self._pruning.prune(batch.tree)
         gains, status = replace(batch, functions=functions, tree=tree), self._profiler.status()
-        with _uncollected():
-            for metric, counter in self._counters.items():
+        # a destructor may want the lock that the library holds while it writes; metric by metric,
+        # since meanwhile nobody's garbage is collected
+        for metric, counter in self._counters.items():
+            with uncollected():
                 for labels, value in metric.read(gains, status):
                     (counter.labels(*labels) if labels else counter).inc(value)
-            for metric, gauge in self._gauges.items():
-                for labels, value in metric.read(gains, status):
+        counted = self._profiler.snapshot()
+        for metric, gauge in self._gauges.items():
+            with uncollected():
+                for labels, value in metric.read(counted, status):
                     (gauge.labels(*labels) if labels else gauge).set(value)
 
     def _check_room(self) -> None:
         disk = os.statvfs(self._folder)
         if disk.f_bavail * disk.f_frsize < ROOM:
             raise OSError(f"less than {ROOM >> 20} MiB are free for {MULTIPROCESS}")
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Collect no garbage within: its destructors may want a lock that we hold."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -154,6 +154,7 @@ class Profiler:
         """
         deadline = time.monotonic() + STOP_SECONDS
         self._sampling.stopping = True
+        self._handed_over = False  # workers that a master forks from now on are not sampled either
         self._alarm.ring()
         if self._worker_is_me() or not self._changing.acquire(timeout=STOP_SECONDS):
             return

@@ -102,6 +102,8 @@ profiler = ox_otel.install(interval=0.005)
 until(lambda: total("running") == 1)
 profiler.pause()
 until(lambda: total("running") == 0)
+profiler.snapshot(); profiler.snapshot()
+print(total("series") == profiler.status().series)
 profiler.unpause()
 until(lambda: total("running") == 1)
 ox_otel.uninstall()
@@ -112,7 +114,7 @@ print(ox_otel.install(port=0).status().state)
 
 def test_states_are_shown(tmp_path: Path) -> None:
     """Whether a process samples is true in the files, and a second life finds them in order."""
-    assert ("0.0\nrunning\n", "") == run(STATES, tmp_path)
+    assert ("True\n0.0\nrunning\n", "") == run(STATES, tmp_path)
 
 
 BOUNDED = """

@@ -253,7 +253,7 @@ profiler = ox_otel.install(interval=0.005)
 until(lambda: profiler.status().samples)
 arbiter = {{"__name__": "{module}", "os": os, "signal": signal}}
 exec("def spawn(): return os.fork()", arbiter)
-def threads(): return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 1
+def threads(): return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else {left}
 pid = arbiter["spawn"]()
 if pid == 0:
     until(lambda: profiler.status().samples)
@@ -262,21 +262,23 @@ if pid == 0:
     end(pid)
     print(profiler.status().state, flush=True)
     os._exit(0)
-print(end(pid), profiler.status().state, "workers" in profiler.status().reason)
+print(end(pid), profiler.status().state, "workers" in profiler.status().reason, threads())
 """
 
 
 @pytest.mark.parametrize("module", [*_fork.MASTERS, "anything.else"])
 def test_a_master_hands_over(module: str) -> None:
-    """Who forks workers for a server is sampled no more, they are; all others go on."""
-    state = "running False" if module == "anything.else" else "stopped True"
-    assert (f"running\n0 {state}\n", "") == run(MASTER.format(module=module))
+    """Who forks workers for a server keeps no thread, they are sampled; all others go on."""
+    left = 2 if module == "anything.else" else 1
+    state = "stopped True 1" if left == 1 else "running False 2"
+    assert (f"running\n0 {state}\n", "") == run(MASTER.format(module=module, left=left))
 
 
 def test_a_master_is_sampled_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the setting, a master goes on as any other process."""
     monkeypatch.setenv("OX_OTEL_MASTER", "true")
-    assert ("running\n0 running False\n", "") == run(MASTER.format(module="gunicorn.arbiter"))
+    master = MASTER.format(module="gunicorn.arbiter", left=2)
+    assert ("running\n0 running False 2\n", "") == run(master)
 
 
 IMPORTS = """
@@ -374,6 +376,7 @@ import multiprocessing
 os.environ["OX_OTEL_INTERVAL"] = "0.005"
 profiler = ox_otel.install()
 context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["ox_otel"])
 process = context.Process(target=time.sleep, args=(30,))
 process.start()
 def children(pid):
@@ -391,7 +394,7 @@ process.kill()
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows processes in /proc")
 def test_helpers_are_not_profiled() -> None:
-    """Variables are no reason to start in processes that nobody has installed a profiler in."""
+    """Neither variables nor an import start anything where nobody has installed a profiler."""
     assert ("3 False\n", "") == run(HELPERS)
 
 

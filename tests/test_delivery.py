@@ -147,6 +147,7 @@ def test_days_of_failure_fill_no_memory(errors: Counter[str]) -> None:
 
     assert len(kept) > 1000
     assert max(len(one.functions) for one in kept) <= 20
+    assert max(len(one.stacks) for one in kept) <= 8  # of one batch at the most
     assert ended <= known  # of the recorder, when it began to fail
     assert same(well.snapshot(), recorder.counts.snapshot())
 
@@ -231,6 +232,7 @@ def test_days_of_hanging_fill_no_memory(slow: tuple[Slow, Courier]) -> None:
         first = first or frozenset(batch_.functions)
         for waiting in list(courier._waiting):
             assert len(waiting.functions) <= 20
+            assert len(waiting.stacks) <= 8
             ended |= waiting.retired.keys() if now > STEP else set()
     recorder.free.set()
     courier.end()

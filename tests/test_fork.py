@@ -281,6 +281,28 @@ def test_a_master_is_sampled_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ("running\n0 running False 2\n", "") == run(master)
 
 
+HELD = """
+profiler = ox_otel.install(interval=0.005)
+until(lambda: profiler.status().samples)
+held = [profiler._changing, profiler._pipeline._counting]
+for lock in held: lock.acquire()  # by whoever starts, ends or counts something right now
+def live():
+    profiler.cancel()
+    print(profiler.status().state)
+    profiler.start()
+    profiler.count_error("scrape")
+    print(profiler.status().state, profiler.snapshot().errors)
+pid = child(live)
+for lock in held: lock.release()
+print(end(pid), profiler.status().state)
+"""
+
+
+def test_locks_that_others_hold_are_made_anew() -> None:
+    """A child can be controlled, and counts, whoever held a lock of ours at the fork."""
+    assert ("stopped\nrunning {'scrape': 1}\n0 running\n", "") == run(HELD)
+
+
 IMPORTS = """
 import urllib.request
 imported = []

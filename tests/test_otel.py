@@ -165,10 +165,10 @@ def test_retired_series_make_room(host: Host, recorder: OtelRecorder) -> None:
 
 def test_after_close_nothing_is_observed(host: Host, recorder: OtelRecorder) -> None:
     """A closed recorder's instruments, which cannot be taken away, are silent; the host's go on."""
-    host.provider.get_meter("mine").create_counter("mine").add(1)
     recorder.record(Batch({HOT: used(8)}))
     recorder.close()
     recorder.close()
+    host.provider.get_meter("mine").create_counter("mine").add(1)
     observed = [name for name, metric in host.collect().items() if metric.data.data_points]
     assert ["mine"] == observed
 

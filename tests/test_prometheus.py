@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import ItemsView, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, Thread
+from threading import Event
 from typing import NamedTuple
 
 import pytest
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from ox_otel import Batch, Function, Profiler, Settings, Usage
+from ox_otel import Batch, Function, Profiler, Settings, Usage, _profiler
 from ox_otel._ledger import RETIRE_AFTER, SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import valid
 from ox_otel._status import ERROR_KINDS, OWN_SERIES
@@ -357,19 +357,30 @@ class Stuck(dict[Function, Usage]):
         return super().items()
 
 
-def test_a_scrape_waits_for_nothing() -> None:
+class Sticking(NamedTuple):
+    """A recorder that holds up the thread that samples, in the middle of what is published."""
+
+    published: Published
+
+    def record(self, _: Batch) -> None:
+        """Publish what is told only when it is released."""
+        self.published.record(Stuck({HOT: used(1)}))
+
+
+def test_a_scrape_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scrape needs no lock that anything of ours could hold, nor that any thread goes on."""
+    monkeypatch.setattr(_profiler, "FLUSH_SECONDS", 30.0)
     published = publish()
     published.record({HOT: used(8)})
-    recording = Thread(target=published.record, args=[Stuck({HOT: used(1)})])
-    with ThreadPoolExecutor(1) as scraping, published.profiler._changing:
-        recording.start()
+    published.profiler.add_recorder(Sticking(published), quick=True)
+    with ThreadPoolExecutor(1) as scraping, published.profiler as profiler:
+        profiler.set_interval(0.02)  # makes a batch at once
         try:
             assert Stuck.asked.wait(10)
-            assert 8 == scraping.submit(published.scrape).result(10)[series_of(HOT)]
+            with profiler._changing:
+                assert 8 == scraping.submit(published.scrape).result(10)[series_of(HOT)]
         finally:
             Stuck.released.set()
-            recording.join()
 
 
 def test_a_scrape_by_the_host_is_charged() -> None:

@@ -90,7 +90,7 @@ while time.monotonic() < end:
     now = time.monotonic(); worst, last = max(worst, now - last), now
 for thread in threads: thread.join()
 status = profiler.status()
-print(status.samples > 50, status.state, status.errors, worst < 2)
+print(status.samples > 20, status.state, status.errors, worst < 2)
 """
 
 

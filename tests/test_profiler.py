@@ -285,7 +285,7 @@ def test_a_kill_file_suspends_sampling(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(_sampling, "FIRST_SUSPENSION", 0.05)
     file = tmp_path / "stop"
     file.touch()
-    with Profiler(Settings(interval=0.005, kill_file=str(file))) as profiler:
+    with Profiler(Settings(interval=0.005, max_overhead=1, kill_file=str(file))) as profiler:
         until(lambda: state(profiler) == "suspended")
         status = profiler.status()
         assert ("the kill file exists", 0) == (status.reason, status.samples)

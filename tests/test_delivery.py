@@ -8,7 +8,7 @@ from math import isclose
 
 import pytest
 
-from ox_otel import _delivery
+from ox_otel import _delivery, _notices
 from ox_otel._delivery import FIRST_RETRY, LAST_RETRY, PATIENCE, Courier, Delivery
 from ox_otel._ledger import RETIRE_AFTER, Ledger
 from ox_otel._native import own_idents
@@ -99,13 +99,14 @@ def test_not_even_an_exit_passes(errors: Counter[str]) -> None:
 
 
 def test_a_failure_is_reported_once(caplog: pytest.LogCaptureFixture, errors: Counter[str]) -> None:
-    """A fault repeated a thousand times makes one line, and one that comes and goes no more."""
+    """A fault that comes and goes makes one line, and one that then lasts no more, for ever."""
     recorder = Moody()
     delivery = delivery_to(recorder, errors)
     for n in range(1000):
+        recorder.broken = bool(n % 2)
         delivery.deliver(batch(1), 100.0 * n)
     for n in range(1000, 2000):
-        recorder.broken = bool(n % 2)
+        _notices._told.clear()  # a line of a minute ago would not keep the next one away
         delivery.deliver(batch(1), 100.0 * n)
 
     assert 1500 == errors["recorder"]
@@ -146,6 +147,7 @@ def test_days_of_failure_fill_no_memory(errors: Counter[str]) -> None:
 
     assert len(kept) > 1000
     assert max(len(one.functions) for one in kept) <= 20
+    assert max(len(one.stacks) for one in kept) <= 8  # of one batch at the most
     assert ended <= known  # of the recorder, when it began to fail
     assert same(well.snapshot(), recorder.counts.snapshot())
 
@@ -230,6 +232,7 @@ def test_days_of_hanging_fill_no_memory(slow: tuple[Slow, Courier]) -> None:
         first = first or frozenset(batch_.functions)
         for waiting in list(courier._waiting):
             assert len(waiting.functions) <= 20
+            assert len(waiting.stacks) <= 8
             ended |= waiting.retired.keys() if now > STEP else set()
     recorder.free.set()
     courier.end()

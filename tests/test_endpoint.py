@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from threading import Event
 
 import pytest
 
@@ -235,6 +236,18 @@ def test_a_client_has_no_more_time(
         assert time.monotonic() - began > 0.4
 
 
+def test_a_client_that_takes_no_answer(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that asks for much and reads nothing loses the connection in the end."""
+    monkeypatch.setattr(_endpoint, "CLIENT_SECONDS", 0.5)
+    with connect(endpoint) as deaf:
+        deaf.sendall(BIG)
+        deadline = time.monotonic() + 10.0
+        while not endpoint._conversations:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        until_none_is_busy(endpoint)
+
+
 def test_more_connections_than_answered(endpoint: Endpoint) -> None:
     """Only so many clients hold a thread of ours; whoever comes then is told so at once."""
     with ExitStack() as idle:
@@ -276,6 +289,27 @@ def test_close_with_open_connections(exposure: Exposure) -> None:
         again = Endpoint(host, port, exposure)
         assert 200 == ask(again)[0]
         again.close()
+
+
+def test_close_while_an_answer_hangs(exposure: Exposure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics of the host that take for ever hold up the end for as long as is said, no longer."""
+    monkeypatch.setattr(_endpoint, "CLOSE_SECONDS", 0.1)
+    asked, released = Event(), Event()
+
+    def hang(_: str) -> tuple[str, bytes]:
+        asked.set()
+        released.wait(30)
+        return "text/plain", b""
+
+    endpoint = Endpoint("127.0.0.1", 0, exposure._replace(metrics=hang))
+    with connect(endpoint) as connection:
+        connection.sendall(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        assert asked.wait(10)
+        began = time.monotonic()
+        endpoint.close()
+        assert time.monotonic() - began < 10.0
+    released.set()
+    until_none_is_busy(endpoint)
 
 
 def test_a_port_in_use(endpoint: Endpoint, exposure: Exposure) -> None:

@@ -133,6 +133,7 @@ def test_a_fork_behind_pythons_back() -> None:
 
 
 CUT = """
+ox_otel._fork.WAIT_SECONDS = 10  # a starved machine takes its time
 lock = threading.Lock()
 class Recorder:
     def record(self, batch):
@@ -154,6 +155,7 @@ def test_a_delivery_is_not_cut() -> None:
 
 SCRAPED = """
 import urllib.request
+ox_otel._fork.WAIT_SECONDS = 10  # a starved machine takes its time
 lock = threading.Lock()
 class Collector:
     def describe(self): return []
@@ -255,7 +257,7 @@ arbiter = {{"__name__": "{module}", "os": os}}
 exec("def fork(): return os.fork()", arbiter)
 server = {{"__name__": "{server}", "arbiter": arbiter}}
 exec("def spawn(): return arbiter['fork']()", server)
-def threads(): return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 1
+def threads(): return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else {left}
 pid = server["spawn"]()
 if pid == 0:
     until(lambda: profiler.status().samples)
@@ -264,22 +266,24 @@ if pid == 0:
     end(pid)
     print(profiler.status().state, flush=True)
     os._exit(0)
-print(end(pid), profiler.status().state, "workers" in profiler.status().reason)
+print(end(pid), profiler.status().state, "workers" in profiler.status().reason, threads())
 """
 
 
 @pytest.mark.parametrize(
-    ("module", "server", "state"),
+    ("module", "server", "left"),
     [
-        ("gunicorn.arbiter", "gunicorn.arbiter", "stopped True"),
-        ("billiard.popen_fork", "celery.concurrency.prefork", "stopped True"),
-        ("billiard.popen_fork", "shop.pool", "running False"),
-        ("anything.else", "celery.concurrency.prefork", "running False"),
+        ("gunicorn.arbiter", "gunicorn.arbiter", 1),
+        ("billiard.popen_fork", "celery.concurrency.prefork", 1),
+        ("billiard.popen_fork", "shop.pool", 2),
+        ("anything.else", "celery.concurrency.prefork", 2),
     ],
 )
-def test_a_master_hands_over(module: str, server: str, state: str) -> None:
-    """Who forks workers for a server is sampled no more, they are; all others go on."""
-    assert (f"running\n0 {state}\n", "") == run(MASTER.format(module=module, server=server))
+def test_a_master_hands_over(module: str, server: str, left: int) -> None:
+    """Who forks workers for a server keeps no thread, they are sampled; all others go on."""
+    state = "stopped True 1" if left == 1 else "running False 2"
+    master = MASTER.format(module=module, server=server, left=left)
+    assert (f"running\n0 {state}\n", "") == run(master)
 
 
 CANCELLED = """
@@ -302,9 +306,30 @@ def test_a_master_that_was_cancelled_has_workers_that_are_not_sampled() -> None:
 def test_a_master_is_sampled_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the setting, a master goes on as any other process."""
     monkeypatch.setenv("OX_OTEL_MASTER", "true")
-    assert ("running\n0 running False\n", "") == run(
-        MASTER.format(module="gunicorn.arbiter", server="gunicorn.arbiter")
-    )
+    master = MASTER.format(module="gunicorn.arbiter", server="gunicorn.arbiter", left=2)
+    assert ("running\n0 running False 2\n", "") == run(master)
+
+
+HELD = """
+profiler = ox_otel.install(interval=0.005)
+until(lambda: profiler.status().samples)
+held = [profiler._changing, profiler._pipeline._counting]
+for lock in held: lock.acquire()  # by whoever starts, ends or counts something right now
+def live():
+    profiler.cancel()
+    print(profiler.status().state)
+    profiler.start()
+    profiler.count_error("scrape")
+    print(profiler.status().state, profiler.snapshot().errors)
+pid = child(live)
+for lock in held: lock.release()
+print(end(pid), profiler.status().state)
+"""
+
+
+def test_locks_that_others_hold_are_made_anew() -> None:
+    """A child can be controlled, and counts, whoever held a lock of ours at the fork."""
+    assert ("stopped\nrunning {'scrape': 1}\n0 running\n", "") == run(HELD)
 
 
 IMPORTS = """
@@ -402,6 +427,7 @@ import multiprocessing
 os.environ["OX_OTEL_INTERVAL"] = "0.005"
 profiler = ox_otel.install()
 context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["ox_otel"])
 process = context.Process(target=time.sleep, args=(30,))
 process.start()
 def children(pid):
@@ -419,7 +445,7 @@ process.kill()
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows processes in /proc")
 def test_helpers_are_not_profiled() -> None:
-    """Variables are no reason to start in processes that nobody has installed a profiler in."""
+    """Neither variables nor an import start anything where nobody has installed a profiler."""
     assert ("3 False\n", "") == run(HELPERS)
 
 

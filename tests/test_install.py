@@ -98,17 +98,21 @@ def test_install_again_changes_nothing() -> None:
     assert 0.5 == profiler.status().interval
 
 
-def test_install_from_many_threads() -> None:
-    """Threads that install at the same time get the same object."""
+def test_install_from_many_threads(package: Path) -> None:
+    """Threads that install at the same time get the same object, none before it runs."""
+    (package / "slow.py").write_text(
+        "import time, ox_otel\ntime.sleep(0.2)\nmake = ox_otel.CountingRecorder\n"
+    )
     barrier = Barrier(8)
 
-    def install() -> ox_otel.Profiler:
+    def install() -> tuple[ox_otel.Profiler, str]:
         barrier.wait()
-        return ox_otel.install()
+        profiler = ox_otel.install(recorders="slow:make")
+        return profiler, profiler.status().state
 
     with ThreadPoolExecutor(8) as threads:
         installed = [threads.submit(install) for _ in range(8)]
-    assert {ox_otel.get()} == {future.result() for future in installed}
+    assert {(ox_otel.get(), "running")} == {future.result() for future in installed}
 
 
 def test_a_wrong_setting_installs_nothing() -> None:

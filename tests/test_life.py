@@ -15,8 +15,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from ox_otel import Batch, Profiler, Settings
-from ox_otel._native import own_idents
+from ox_otel import Batch, Profiler, Settings, _profiler
+from ox_otel._native import Worker, own_idents
 
 PREAMBLE = """
 import atexit, faulthandler, gc, os, signal, sys, threading, time, warnings
@@ -337,6 +337,25 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+class Late(Worker):
+    """A thread that the system takes its time to give."""
+
+    def __init__(self, target: Callable[[], None], name: str) -> None:
+        time.sleep(0.1)
+        super().__init__(target, name)
+
+
+def test_started_by_many_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes until there is a thread, those who start at the same time get one."""
+    monkeypatch.setattr(_profiler, "Worker", Late)
+    with Profiler(Settings()) as profiler:
+        profiler.cancel()
+        with ThreadPoolExecutor(4) as threads:
+            for _ in range(4):
+                threads.submit(profiler.start)
+        assert 1 == len(own_idents)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -210,9 +210,11 @@ def test_errors_suspend_sampling_and_it_comes_back(
     """A fault that persists suspends sampling with a reason; when it is gone, all is well."""
     monkeypatch.setattr(_sampling, "FIRST_SUSPENSION", 0.05)
     real, broken = Pipeline.sample, True
+    suspensions: list[float] = []
 
     def sample(pipeline: Pipeline, now: float) -> None:
         if broken:
+            suspensions.append(profiler._sampling._suspended_for)
             raise SystemExit("not even this ends the thread")
         real(pipeline, now)
 
@@ -223,8 +225,25 @@ def test_errors_suspend_sampling_and_it_comes_back(
         broken = False
         until(lambda: state(profiler) == "running" and profiler.status().samples > 5)
         errors = profiler.snapshot().errors["sample"]
+        suspensions.clear()
+        broken = True
+        until(lambda: suspensions)
 
     assert errors >= _sampling.ERRORS_IN_A_ROW
+    assert 0.0 == suspensions[0]  # a later fault is a new one: it begins with a short suspension
+
+
+def test_the_state_is_that_of_the_thread(
+    profiler: Profiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that has ended against all odds is not said to run, and another can be started."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "begin", sys.exit)  # where nobody catches it
+        profiler.start()
+        until(lambda: state(profiler) == "failed")
+        assert "the thread has ended" == profiler.status().reason
+    profiler.start()
+    until(lambda: profiler.status().samples)
 
 
 def test_a_lasting_fault_is_retried_ever_more_rarely(
@@ -266,7 +285,7 @@ def test_a_kill_file_suspends_sampling(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(_sampling, "FIRST_SUSPENSION", 0.05)
     file = tmp_path / "stop"
     file.touch()
-    with Profiler(Settings(interval=0.005, kill_file=str(file))) as profiler:
+    with Profiler(Settings(interval=0.005, max_overhead=1, kill_file=str(file))) as profiler:
         until(lambda: state(profiler) == "suspended")
         status = profiler.status()
         assert ("the kill file exists", 0) == (status.reason, status.samples)

@@ -2,7 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import ItemsView, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import NamedTuple
 
 import pytest
@@ -12,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from ox_otel import Batch, Function, Profiler, Settings, Usage
+from ox_otel import Batch, Function, Profiler, Settings, Usage, _profiler
 from ox_otel._heat import RETIRE_AFTER
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import valid
@@ -354,13 +356,18 @@ def test_memory_of_heirs_is_bounded() -> None:
 def test_series_of_a_running_profiler() -> None:
     """However many functions run, the series are as many as the gauge says, within the limit."""
     registry = CollectorRegistry()
-    with Profiler(Settings(max_series=200, interval=0.001)) as profiler:
+    settings = Settings(max_series=200, interval=0.001, max_overhead=1)
+    # so many hot functions that the table would overflow
+    deep = "".join(f"def f{n}(): f{n - 1}()\n" for n in range(1, 60))
+    deep = f"def f0():\n for _ in range(4_000_000): pass\n{deep}f59()"
+    with Profiler(settings) as profiler:
         published = Published(profiler, PrometheusRecorder(profiler, registry), registry)
         profiler.add_recorder(published.recorder)
         for number in range(500):
             namespace = {"__name__": f"generated_{number % 50}"}
             exec(f"def f{number}():\n for _ in range(20000): pass", namespace)  # noqa: S102
             namespace[f"f{number}"]()  # type: ignore[operator]
+        exec(deep, {"__name__": "deep"})  # noqa: S102
         profiler.snapshot()
         profiler.pause()
         time.sleep(0.1)
@@ -412,14 +419,42 @@ def test_a_fault_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"mine_total", "mine_created"} == {name for name, _ in published.scrape()}
 
 
-def test_a_scrape_waits_for_nothing() -> None:
-    """A scrape needs no lock that anything of ours could hold."""
+class Stuck(dict[Function, Usage]):
+    """What functions used, told only when it is *released*."""
+
+    asked, released = Event(), Event()
+
+    def items(self) -> ItemsView[Function, Usage]:
+        """Wait, in the middle of whatever is being done with it."""
+        self.asked.set()
+        self.released.wait()
+        return super().items()
+
+
+class Sticking(NamedTuple):
+    """A recorder that holds up the thread that samples, in the middle of what is published."""
+
+    published: Published
+
+    def record(self, _: Batch) -> None:
+        """Publish what is told only when it is released."""
+        self.published.record(Stuck({HOT: used(1)}))
+
+
+def test_a_scrape_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scrape needs no lock that anything of ours could hold, nor that any thread goes on."""
+    monkeypatch.setattr(_profiler, "FLUSH_SECONDS", 30.0)
     published = publish()
     published.record({HOT: used(8)})
-    with published.profiler._changing:
-        began = time.monotonic()
-        assert 8 == published.scrape()[series_of(HOT)]
-        assert time.monotonic() - began < 0.5
+    published.profiler.add_recorder(Sticking(published), quick=True)
+    with ThreadPoolExecutor(1) as scraping, published.profiler as profiler:
+        profiler.set_interval(0.02)  # makes a batch at once
+        try:
+            assert Stuck.asked.wait(10)
+            with profiler._changing:
+                assert 8 == scraping.submit(published.scrape).result(10)[series_of(HOT)]
+        finally:
+            Stuck.released.set()
 
 
 def test_a_scrape_by_the_host_is_charged() -> None:

@@ -306,6 +306,20 @@ def test_more_threads_than_can_be_walked_are_seen_in_turn(
     assert 12 * elapsed == pytest.approx(used.wait_seconds + used.cpu_seconds, rel=0.15)
 
 
+def test_who_is_left_out_is_seen_although_nobody_moves_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Threads that a sample had no time for are looked at by the next ones, however quiet it is."""
+    monkeypatch.setattr(_threads, "LOOKING", 0)
+    monkeypatch.setattr(_threads, "_cpu_of_others", lambda: 1)  # after the first sample: quiet
+    engine = Engine()
+    with parked(20):
+        for _ in range(40):
+            engine.sample(0.0)
+
+    assert engine.walks >= 20
+
+
 def test_no_frame_is_kept() -> None:
     """A local of a sampled function is gone when the function has returned."""
     engine = Engine()
@@ -357,11 +371,12 @@ def test_globals_of_any_kind_are_read_without_running_code(name: object) -> None
     function = FunctionType(strange.__code__, Trap(__name__=name))
     with threads(lambda: function(arrived, release)):
         arrived.wait()
-        engine.sample(0.0)
-        stacks = engine.drain()
-        release.set()
+        try:
+            engine.sample(0.0)
+        finally:
+            release.set()
 
-    found = {f.module for stack in stacks for f in stack if f.name.endswith("strange")}
+    found = {f.module for stack in engine.drain() for f in stack if f.name.endswith("strange")}
     assert {"app" if name == "app" else "unknown"} == found
     assert not engine.errors
 
@@ -542,6 +557,7 @@ def test_threads_that_come_and_go_leave_nothing_behind() -> None:
     assert not engine.errors
     assert len(engine._threads) <= 3
     assert named(engine.drain(), "<lambda>").hits > 200
+    assert {} == engine._away
 
 
 @pytest.mark.parametrize("max_codes", [0, 1000])

@@ -276,6 +276,17 @@ static int add_text(Cell *cell, const PyASCIIObject *head, uintptr_t address, st
     return 1;
 }
 
+/* Return whether characters of four bytes are ones: Python takes it that those of a string are. */
+static int is_text(const Cell *cell, struct text text) {
+    const Py_UCS4 *characters = (const Py_UCS4 *)(cell->text + text.at);
+    for (uint32_t i = 0; text.kind == 4 && i < text.length; i++) {
+        if (characters[i] > 0x10FFFF) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* Read the text of all strangers in three steps: code objects, heads of strings, characters. */
 static int read_strangers(Cell *cell, const uintptr_t *next_of) {
     PyCodeObject *code = cell->scratch.head.code;
@@ -314,7 +325,15 @@ static int read_strangers(Cell *cell, const uintptr_t *next_of) {
             return 0;
         }
     }
-    return !cell->pieces || copy_pieces(cell);
+    if (cell->pieces && !copy_pieces(cell)) {
+        return 0;
+    }
+    for (int i = 0; i < count; i++) {
+        if (!is_text(cell, cell->stranger[i].name) || !is_text(cell, cell->stranger[i].file)) {
+            return 0;
+        }
+    }
+    return 1;
 }
 
 static void read_stack(Cell *cell, uintptr_t state, unsigned long thread) {

@@ -253,11 +253,15 @@ def test_whoever_takes_the_signal_later_has_it(engine: Engine, number: int) -> N
 
 
 def test_two_engines_do_not_share_the_ticks(engine: Engine) -> None:
-    """The second one stands back until the first has ended."""
+    """The second one stands back until the first has ended, and what ticks cost is none of its."""
     second = Engine()
     engine.sample(0.0)
     second.sample(0.0)
     reason = second.reason
+    handle = _ticks.arm(threading.get_ident(), threading.get_native_id(), 10**6, 10**6)
+    burn(0.05)
+    _ticks.disarm(handle)
+    costs = second.cost(), engine.cost() > 0
     engine.reset()
     second.reset()
     second.sample(0.0)
@@ -265,6 +269,7 @@ def test_two_engines_do_not_share_the_ticks(engine: Engine) -> None:
     second.reset()
 
     assert "another profiler of this process has the ticks" == reason == engine.reason
+    assert (0.0, True) == costs
 
 
 def test_at_rest_there_is_no_timer_and_no_signal(engine: Engine) -> None:

@@ -128,6 +128,7 @@ FALSE = {
     "the name is much too long": lambda f: f.name.put("length", 1 << 62),
     "the name is elsewhere": lambda f: f.name.put("state", kind(1, compact=False), 4),
     "the name has characters of 3 bytes": lambda f: f.name.put("state", kind(3), 4),
+    "the name has characters beyond the last": lambda f: f.name.put("state", kind(4), 4),
     "the name has characters of 0 bytes": lambda f: f.name.put("state", kind(0), 4),
 }
 

@@ -12,7 +12,13 @@ tested = (
     and (3, 11) <= sys.version_info[:2] <= (3, 15)
     and not sysconfig.get_config_var("Py_GIL_DISABLED")
 )
-# optional: where there is no compiler, or no headers, the package goes without
-ticks = Extension("ox_otel._ticks", ["ox_otel/_ticks.c"], optional=True)
+ticks = Extension(
+    "ox_otel._ticks",
+    ["ox_otel/_ticks.c"],
+    # where there is no compiler, or no headers, the package goes without
+    optional=True,
+    # all symbols are looked up when it is loaded: within a signal handler that would not be safe
+    extra_link_args=["-Wl,-z,now"],
+)
 
 setup(ext_modules=[ticks] if tested else [])

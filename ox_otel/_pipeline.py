@@ -202,12 +202,12 @@ class Pipeline:
         return errors
 
     def _overhead(self, now: float, samples: int) -> float:
-        """Return the CPU seconds spent since the last batch, by this thread and by others."""
+        """Return the CPU seconds spent since the last batch, by this thread and in others."""
         with self._counting:
             published, self._charged = self._charged, 0.0
             in_budget, self._charged_in_budget = self._charged_in_budget, 0.0
         before, self._cpu_seconds = self._cpu_seconds, time.thread_time()
-        own = self._cpu_seconds - before
+        own = self._cpu_seconds - before + self._engine.cost()
         self._schedule.charge(own + in_budget, samples)
         elapsed, self._began = now - self._began, now
         if elapsed > 0:

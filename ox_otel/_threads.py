@@ -133,6 +133,10 @@ class Threads:
         self._explained = NEVER
         return stacks
 
+    def cost(self) -> float:
+        """Return the CPU seconds that it took from other threads since the last call: none."""
+        return 0.0
+
     def reset(self) -> None:
         """Forget the threads: the time until the next sample is nobody's."""
         self._threads = {}

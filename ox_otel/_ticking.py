@@ -106,6 +106,10 @@ class Ticks(Threads):
             account.ticks = 0
         return super().drain()
 
+    def cost(self) -> float:
+        """Return the CPU seconds that ticks have taken from their threads since the last call."""
+        return _ticks.cost() * 1e-9 if _owner is self else 0.0
+
     def reset(self) -> None:
         """Forget the threads, and have no timer and no signal until the next sample."""
         self._stand_back("")
@@ -118,10 +122,9 @@ class Ticks(Threads):
         global _owner  # noqa: PLW0603 - a process has one set of timers and one signal
         if _owner not in (None, self):
             return "another profiler of this process has the ticks"
-        if taken := _ticks.taken():
+        if taken := _ticks.claim():
             return f"somebody else handles {signal.Signals(taken).name}"
         _owner = self
-        _ticks.claim()
         return ""
 
     def _stand_back(self, reason: str) -> None:

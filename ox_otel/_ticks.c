@@ -61,6 +61,7 @@
 #define SIGNAL SIGURG
 #define PAGE 4096 /* or a part of one: memory is there or not by whole pages */
 #define DEPTH 256 /* frames of a stack, at most */
+#define STEPS (2 * DEPTH + 2) /* with an entry of C for each; more is a circle */
 #define STRANGERS 16 /* code objects of one stack that Python does not hold, at most */
 #define TEXT 4096 /* bytes for their names */
 #define CELLS 512 /* ticks between two drains; only those in use take any memory */
@@ -137,6 +138,7 @@ static Place places[THREADS];
 static _Atomic uintptr_t known[KNOWN]; /* open addressing; 0 is an empty place */
 static unsigned known_count;
 static _Atomic unsigned generation;
+static _Atomic long long spent; /* nanoseconds of CPU, by handlers */
 static pid_t own_pid;
 
 /* Reading */
@@ -162,8 +164,9 @@ static int copy(Cell *cell, void *to, uintptr_t from, size_t size) {
     return copy_pieces(cell);
 }
 
+/* Neither the first nor the last pages are anybody's: sums of an address and a size do not wrap. */
 static int is_pointer(uintptr_t address) {
-    return address >= PAGE && address % sizeof(void *) == 0;
+    return address >= PAGE && address <= UINTPTR_MAX - 4 * PAGE && address % sizeof(void *) == 0;
 }
 
 /* Return the frame at an address, read together with what lies below it in its page: most frames
@@ -214,9 +217,10 @@ static int walk_frames(Cell *cell, uintptr_t state, unsigned long thread, uintpt
     }
 #endif
     cell->scratch.window.to = 0;
-    while (top && cell->depth < DEPTH) {
+    for (int left = STEPS; top && cell->depth < DEPTH; left--) {
         const Frame *frame = frame_at(cell, top);
-        if (!frame || (unsigned char)frame->owner > LAST_OWNER || (uintptr_t)frame->previous == top) {
+        if (!left || !frame || (unsigned char)frame->owner > LAST_OWNER ||
+            (uintptr_t)frame->previous == top) {
             return 0;
         }
         top = (uintptr_t)frame->previous;
@@ -272,6 +276,17 @@ static int add_text(Cell *cell, const PyASCIIObject *head, uintptr_t address, st
     return 1;
 }
 
+/* Return whether characters of four bytes are ones: Python takes it that those of a string are. */
+static int is_text(const Cell *cell, struct text text) {
+    const Py_UCS4 *characters = (const Py_UCS4 *)(cell->text + text.at);
+    for (uint32_t i = 0; text.kind == 4 && i < text.length; i++) {
+        if (characters[i] > 0x10FFFF) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* Read the text of all strangers in three steps: code objects, heads of strings, characters. */
 static int read_strangers(Cell *cell, const uintptr_t *next_of) {
     PyCodeObject *code = cell->scratch.head.code;
@@ -310,7 +325,15 @@ static int read_strangers(Cell *cell, const uintptr_t *next_of) {
             return 0;
         }
     }
-    return !cell->pieces || copy_pieces(cell);
+    if (cell->pieces && !copy_pieces(cell)) {
+        return 0;
+    }
+    for (int i = 0; i < count; i++) {
+        if (!is_text(cell, cell->stranger[i].name) || !is_text(cell, cell->stranger[i].file)) {
+            return 0;
+        }
+    }
+    return 1;
 }
 
 static void read_stack(Cell *cell, uintptr_t state, unsigned long thread) {
@@ -336,8 +359,15 @@ static int claim_cell(int state, int from) {
 
 /* The handler */
 
+static long long thread_time(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
 static void on_tick(int signal, siginfo_t *info, void *context) {
     int saved = errno;
+    long long began = thread_time();
     int handle = info->si_value.sival_int;
     Place *place = &places[handle & (THREADS - 1)];
     uintptr_t state = atomic_load(&place->state);
@@ -352,6 +382,7 @@ static void on_tick(int signal, siginfo_t *info, void *context) {
             atomic_store(&states[number], FULL);
         }
     }
+    atomic_fetch_add(&spent, thread_time() - began);
     errno = saved;
     (void)signal, (void)context;
 }
@@ -374,21 +405,28 @@ static int is_free(int signal) {
            (found.sa_handler == SIG_DFL || found.sa_handler == SIG_IGN);
 }
 
-static PyObject *taken(PyObject *module, PyObject *unused) {
-    int signal = !is_free(SIGPROF) ? SIGPROF : is_ours() || is_free(SIGNAL) ? 0 : SIGNAL;
-    return PyLong_FromLong(signal);
+static int taken_by_others(void) {
+    return !is_free(SIGPROF) ? SIGPROF : is_ours() || is_free(SIGNAL) ? 0 : SIGNAL;
 }
 
-PyDoc_STRVAR(claim_doc, "claim() -> None\n\n"
-"Take the signal of the ticks, which must not be taken.");
+static PyObject *taken(PyObject *module, PyObject *unused) {
+    return PyLong_FromLong(taken_by_others());
+}
+
+PyDoc_STRVAR(claim_doc, "claim() -> int\n\n"
+"Take the signal of the ticks, unless `taken` returns another one, as this does then.");
 
 static PyObject *claim(PyObject *module, PyObject *unused) {
-    struct sigaction action = {.sa_sigaction = on_tick};
-    own_pid = getpid();
-    action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
-    sigfillset(&action.sa_mask); /* no other handler on top of ours */
-    sigaction(SIGNAL, &action, NULL);
-    Py_RETURN_NONE;
+    /* in one with the question: a host's thread could take the signal in between two calls */
+    int other = taken_by_others();
+    if (!other) {
+        struct sigaction action = {.sa_sigaction = on_tick};
+        own_pid = getpid();
+        action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+        sigfillset(&action.sa_mask); /* no other handler on top of ours */
+        sigaction(SIGNAL, &action, NULL);
+    }
+    return PyLong_FromLong(other);
 }
 
 PyDoc_STRVAR(release_doc, "release() -> None\n\n"
@@ -533,11 +571,12 @@ PyDoc_STRVAR(forget_doc, "forget() -> None\n\n"
 "Know no code object any more; only then may they be let go of.");
 
 static void forget_all(void) {
-    atomic_fetch_add(&generation, 1);
     for (int i = 0; i < KNOWN; i++) {
         atomic_store_explicit(&known[i], 0, memory_order_relaxed);
     }
     known_count = 0;
+    /* last: a tick that comes meanwhile still finds some of them, and must be of the old one */
+    atomic_fetch_add(&generation, 1);
 }
 
 static PyObject *forget(PyObject *module, PyObject *unused) {
@@ -607,6 +646,13 @@ static PyObject *drain(PyObject *module, PyObject *unused) {
     return ticks;
 }
 
+PyDoc_STRVAR(cost_doc, "cost() -> int\n\n"
+"Return the nanoseconds of CPU that ticks have taken from their threads since the last call.");
+
+static PyObject *cost(PyObject *module, PyObject *unused) {
+    return PyLong_FromLongLong(atomic_exchange(&spent, 0));
+}
+
 PyDoc_STRVAR(walk_doc, "walk(ident=None, address=None) -> tuple | None\n\n"
 "Return what a tick would see of the calling thread, or of whatever lies at *address* if that is\n"
 "the state of the thread *ident*.");
@@ -633,6 +679,7 @@ static PyObject *walk(PyObject *module, PyObject *args) {
    the known code objects for us there. */
 static void after_fork(void) {
     own_pid = getpid();
+    atomic_store(&spent, 0);
     forget_all();
     for (int i = 0; i < THREADS; i++) {
         atomic_store(&places[i].state, 0);
@@ -652,6 +699,7 @@ static PyMethodDef functions[] = {
     {"know", know, METH_O, know_doc},
     {"forget", forget, METH_NOARGS, forget_doc},
     {"drain", drain, METH_NOARGS, drain_doc},
+    {"cost", cost, METH_NOARGS, cost_doc},
     {"walk", walk, METH_VARARGS, walk_doc},
     {NULL, NULL, 0, NULL},
 };

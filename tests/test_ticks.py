@@ -1,14 +1,19 @@
 """The compiled part of the ticks: it believes nothing that it has not checked."""
 
 import ctypes
+import mmap
 import os
+import platform
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from types import CodeType
 
 import pytest
@@ -22,15 +27,19 @@ from ox_otel._probe import obstacle
 AT = _ticks.LAYOUT
 NOWHERE = 1 << 46  # aligned, and mapped by nobody
 LINE = 7
+NEVER = 10**15  # nanoseconds
+LIBC = ctypes.CDLL(None, use_errno=True)
+SI_TIMER, SI_QUEUE = -2, -1
+RT_TGSIGQUEUEINFO = {"x86_64": 297, "aarch64": 240}[platform.machine()]
 
 
 class Piece:
     """Some memory that is made up."""
 
-    def __init__(self, offset: int = 0) -> None:
-        self._buffer = ctypes.create_string_buffer(512)
+    def __init__(self, offset: int = 0, align: int = 16) -> None:
+        self._buffer = ctypes.create_string_buffer(512 + align)
         start = ctypes.addressof(self._buffer)
-        self.address = start - start % -16 + offset
+        self.address = start + -start % align + offset
 
     def put(self, place: str, value: int, size: int = 8) -> None:
         """Put a number where the field *place* stands."""
@@ -42,7 +51,6 @@ class Forgery:
     """A thread with one frame, of a code object of its own; *odd* is the piece that is misaligned."""
 
     def __init__(self, odd: str = "") -> None:
-        self.pieces: list[Piece] = []  # of the host's memory, as it were: kept
         self.name = self._string("forged", odd == "name")
         self.file = self._string("forged.py", odd == "file")
         self.code = Piece(4 * (odd == "code"))
@@ -51,7 +59,8 @@ class Forgery:
         self.code.put("file", self.file.address)
         self.code.put("line", LINE, 4)
         self.code.put("entry", 2, 4)
-        self.frame = Piece(4 * (odd == "frame"))
+        # where a page begins, so that little is read beside it
+        self.frame = Piece(4 * (odd == "frame"), align=mmap.PAGESIZE)
         self.frame.put("code", self.code.address)
         self.frame.put("next", self.code.address + AT["instructions"] + 4)
         self.state = Piece()
@@ -106,6 +115,7 @@ FALSE = {
     "the state is another thread's": lambda f: f.state.put("thread_id", threading.get_ident() + 1),
     "the frame is nowhere": lambda f: f.enter(NOWHERE),
     "the frame is its own caller": lambda f: f.frame.put("previous", f.frame.address),
+    "the caller is where addresses end": lambda f: f.frame.put("previous", -8),
     "the frame is of no kind known": lambda f: f.frame.put("owner", 77, 1),
     "the code is nowhere": lambda f: f.frame.put("code", NOWHERE),
     "the code is a number": lambda f: f.frame.put("code", 8),
@@ -118,6 +128,7 @@ FALSE = {
     "the name is much too long": lambda f: f.name.put("length", 1 << 62),
     "the name is elsewhere": lambda f: f.name.put("state", kind(1, compact=False), 4),
     "the name has characters of 3 bytes": lambda f: f.name.put("state", kind(3), 4),
+    "the name has characters beyond the last": lambda f: f.name.put("state", kind(4), 4),
     "the name has characters of 0 bytes": lambda f: f.name.put("state", kind(0), 4),
 }
 
@@ -149,6 +160,56 @@ def test_a_page_that_cannot_be_read_is_not_taken_for_the_one_before() -> None:
     _ticks.forget()
 
     assert (forged.code.address,) == before
+    assert after is None
+
+
+def test_entries_of_c_in_a_circle_have_an_end() -> None:
+    """Frames that are left out, each of which has the other for a caller: torn, not a hang."""
+    first, second = Forgery(), Forgery()
+    for one, other in ((first, second), (second, first)):
+        one.frame.put("owner", 3, 1)
+        one.frame.put("previous", other.frame.address)
+
+    assert first.seen() is None
+
+
+def test_code_that_cannot_be_read_is_not_taken_for_what_was_read_before() -> None:
+    """Two functions, the second of which is nowhere now: torn, though its head is still about."""
+    inner, outer = Forgery(), Forgery()
+    inner.frame.put("previous", outer.frame.address)
+    before = inner.seen()
+    outer.frame.put("code", NOWHERE)
+
+    assert (inner.said, outer.said) == before
+    assert inner.seen() is None
+
+
+def test_a_name_that_cannot_be_read_is_not_taken_for_what_was_read_before() -> None:
+    """A name without characters, which is nowhere now: torn, though its head is still about."""
+    forged = Forgery()
+    forged.name.put("length", 0)
+    before = forged.seen()
+    forged.code.put("name", NOWHERE)
+
+    assert ((forged.code.address, "", "forged.py", LINE),) == before
+    assert forged.seen() is None
+
+
+def test_characters_that_cannot_be_read_are_none() -> None:
+    """The head of a name where a page ends, and no page beyond: torn."""
+    forged = Forgery()
+    pages = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+    beyond = ctypes.addressof(ctypes.c_char.from_buffer(pages)) + mmap.PAGESIZE
+    head = beyond - AT["characters"]
+    ctypes.memmove(head, forged.name.address, AT["characters"])
+    forged.code.put("name", head)
+    ctypes.memmove(beyond, b"beyond", 6)
+    before = forged.seen()
+    LIBC.mprotect(ctypes.c_void_p(beyond), mmap.PAGESIZE, 0)
+    after = forged.seen()
+    LIBC.mprotect(ctypes.c_void_p(beyond), mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE)
+
+    assert ((forged.code.address, "beyond", "forged.py", LINE),) == before
     assert after is None
 
 
@@ -225,6 +286,19 @@ def armed(period: float) -> int:
     )
 
 
+def unhurried() -> int:
+    """Arm this thread so that it does not tick by itself; return its handle."""
+    _ticks.claim()
+    return _ticks.arm(threading.get_ident(), threading.get_native_id(), NEVER, NEVER)
+
+
+def send(handle: int, *, code: int = SI_TIMER, overrun: int = 0, thread: int = 0) -> None:
+    """Send what the kernel would send for a tick, or nearly; it has come when this returns."""
+    info = struct.pack("iii4xiiq96x", signal.SIGURG, 0, code, 0, overrun, handle)
+    thread = thread or threading.get_native_id()
+    assert 0 == LIBC.syscall(RT_TGSIGQUEUEINFO, os.getpid(), thread, signal.SIGURG, info)
+
+
 def test_ticks_are_the_cpu_of_the_thread() -> None:
     """One each 10 ms of CPU, those that came late or together included; none while it sleeps."""
     handle = armed(0.01)
@@ -255,14 +329,168 @@ def test_what_was_known_before_is_void() -> None:
 
 
 def test_a_tick_without_a_cell_is_lost_and_nothing_else() -> None:
-    """If nobody drains for long, the first ticks are kept, and nothing happens."""
-    handle = armed(0.001)
-    burn(0.3)
+    """If nobody drains for long, the first ticks are kept; then there is room again."""
+    handle = unhurried()
+    for number in range(600):
+        send(handle, overrun=number)
+    kept = [(found, weight) for found, weight, _ in _ticks.drain()]
+    left = _ticks.drain()
+    send(handle)
+    later = len(_ticks.drain())
     _ticks.disarm(handle)
     _ticks.release()
 
-    assert 10 < len(_ticks.drain()) <= 512
+    assert [(handle, 1 + number) for number in range(512)] == kept
+    assert ([], 1) == (left, later)
+
+
+def test_a_late_tick_is_not_that_of_the_next_in_its_place() -> None:
+    """One sent to a thread whose timer has ended since, while another has its place."""
+    first = unhurried()
+    _ticks.disarm(first)
+    second = unhurried()
+    send(first)
+    late = _ticks.drain()
+    send(second)
+    ticks = _ticks.drain()
+    _ticks.disarm(second)
+    send(second)
+    _ticks.release()
+
+    assert first % 4096 == second % 4096
+    assert [] == late
+    assert [second] == [handle for handle, _, _ in ticks]
     assert [] == _ticks.drain()
+
+
+def test_what_no_timer_sent_is_no_tick() -> None:
+    """The signal of the ticks with the value of a tick, from somebody else."""
+    handle = unhurried()
+    send(handle, code=SI_QUEUE)
+    _ticks.disarm(handle)
+    _ticks.release()
+
+    assert [] == _ticks.drain()
+
+
+def test_an_address_is_void_from_the_moment_it_may_be_forgotten() -> None:
+    """A tick in the midst of `forget` sees some of what is being forgotten: that does not count."""
+    codes = [id(burn.__code__), id(sys._getframe().f_code)]
+    handle = armed(0.001)
+    dangling = 0
+    until = time.thread_time() + 0.3
+    while time.thread_time() < until:
+        _ticks.drain()
+        _ticks.know(codes)
+        _ticks.forget()
+        for _, _, stack in _ticks.drain():
+            dangling += any(frame in codes for frame in stack or ())
+    _ticks.disarm(handle)
+    _ticks.release()
+
+    assert 0 == dangling
+
+
+def test_what_ticks_take_from_a_thread_is_told_once() -> None:
+    """The CPU of the handler, as the clock of the thread that it ran on has it."""
+    handle = unhurried()
+    _ticks.cost()
+    began = time.thread_time_ns()
+    for _ in range(200):
+        send(handle)
+    took = _ticks.cost()
+    used = time.thread_time_ns() - began
+    left = _ticks.cost()
+    _ticks.disarm(handle)
+    _ticks.release()
+    _ticks.drain()
+
+    assert 200 * 500 < took < used
+    assert 0 == left
+
+
+def test_a_call_of_the_system_goes_on_after_a_tick() -> None:
+    """A read that waits while ticks come reads at last, as if there had been none."""
+    to_read, to_write = os.pipe()
+    found: list[int] = []
+
+    def read() -> None:
+        ready.append((unhurried(), threading.get_native_id()))
+        found.append(LIBC.read(to_read, ctypes.create_string_buffer(1), 1))
+
+    ready: list[tuple[int, int]] = []
+    reader = threading.Thread(target=read)
+    reader.start()
+    while not ready:
+        time.sleep(0.001)
+    ((handle, thread),) = ready
+    for _ in range(20):
+        time.sleep(0.01)
+        if reader.is_alive() and not found:
+            send(handle, thread=thread)
+    os.write(to_write, b"!")
+    reader.join()
+    _ticks.disarm(handle)
+    _ticks.release()
+    os.close(to_read)
+    os.close(to_write)
+
+    assert [1] == found
+    assert _ticks.drain()
+
+
+class AlternateStack(ctypes.Structure):
+    """The `stack_t` of sigaltstack(2)."""
+
+    _fields_ = (("at", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def test_a_tick_runs_on_the_alternate_stack_of_a_thread_that_has_one() -> None:
+    """Where a language keeps its stacks small, signals must not use them."""
+    memory = ctypes.create_string_buffer(1 << 17)
+    ours, before = AlternateStack(ctypes.addressof(memory), 0, 1 << 17), AlternateStack()
+    handle = unhurried()
+    assert 0 == LIBC.sigaltstack(ctypes.byref(ours), ctypes.byref(before))
+    send(handle)
+    LIBC.sigaltstack(ctypes.byref(before), None)
+    _ticks.disarm(handle)
+    _ticks.release()
+
+    assert 1 == len(_ticks.drain())
+    assert any(memory.raw)
+
+
+def test_a_tick_looks_up_no_symbol() -> None:
+    """The first call of a function in a library would have the loader work within the handler."""
+    data = Path(_ticks.__file__).read_bytes()
+    at, size, count = (
+        struct.unpack_from(f, data, i)[0] for f, i in (("Q", 32), ("H", 54), ("H", 56))
+    )
+    headers = [struct.unpack_from("II5Q", data, at + size * number) for number in range(count)]
+    ((dynamic, length),) = [
+        (offset, held) for kind, _, offset, _, _, held, _ in headers if kind == 2
+    ]
+    tags = dict(struct.iter_unpack("QQ", data[dynamic : dynamic + length]))
+
+    assert tags[30] & 8  # DF_BIND_NOW
+
+
+def test_a_thread_with_a_small_stack_ticks() -> None:
+    """What the handler needs is on no stack: 64 KiB are enough for Python and it."""
+    assert "True\n" == run(
+        "import threading, time\n"
+        "from ox_otel import _ticks\n"
+        "_ticks.claim()\n"
+        "def burn():\n"
+        "    _ticks.arm(threading.get_ident(), threading.get_native_id(), 10**6, 10**6)\n"
+        "    until = time.thread_time() + 0.1\n"
+        "    while time.thread_time() < until: pass\n"
+        "threading.stack_size(65536)\n"
+        "thread = threading.Thread(target=burn)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "print(len(_ticks.drain()) > 3)"
+    )
 
 
 def test_a_thread_that_is_not_there_cannot_be_armed() -> None:
@@ -298,6 +526,20 @@ def test_the_signal_of_others_is_not_taken() -> None:
 
     assert 0 == free
     assert [signal.SIGURG, signal.SIGPROF] == found
+
+
+def test_a_signal_is_not_claimed_from_others() -> None:
+    """To ask and to take is one thing: nobody's handler gets lost in between."""
+    got: list[int] = []
+    before = signal.signal(signal.SIGURG, lambda *_: got.append(1))
+    said = _ticks.claim()
+    signal.raise_signal(signal.SIGURG)
+    signal.signal(signal.SIGURG, before)
+    free = _ticks.claim()
+    _ticks.release()
+
+    assert (signal.SIGURG, 0) == (said, free)
+    assert [1] == got
 
 
 def test_a_signal_that_is_no_tick_is_nothing() -> None:
@@ -336,6 +578,102 @@ def test_a_forked_child_has_no_ticks() -> None:
 
     assert 0 == status
     assert _ticks.drain()
+
+
+def in_a_child(judge: Callable[[], bool]) -> bool:
+    """Return what *judge* does in a forked child."""
+    child = os.fork()
+    if not child:
+        verdict = 1
+        try:
+            verdict = not judge()
+        finally:
+            os._exit(verdict)
+    return os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside other threads
+def test_a_forked_child_begins_with_nothing() -> None:
+    """Neither ticks that wait to be drained, nor what they took, nor code that is held."""
+    handle = unhurried()
+    send(handle)
+    _ticks.know([id(sys._getframe().f_code)])
+
+    def is_clean() -> bool:
+        seen = _ticks.walk()
+        return (
+            seen is not None
+            and not any(isinstance(frame, int) for frame in seen)
+            and ([], 0) == (_ticks.drain(), _ticks.cost())
+        )
+
+    clean = in_a_child(is_clean)
+    _ticks.disarm(handle)
+    _ticks.release()
+    _ticks.forget()
+
+    assert 1 == len(_ticks.drain())
+    assert clean
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside other threads
+def test_a_forked_child_reads_its_own_memory() -> None:
+    """Its ticks see its own stack, not that which its parent has at the same address."""
+
+    def is_seen() -> bool:
+        own = _ticks.arm(threading.get_ident(), threading.get_native_id(), NEVER, NEVER)
+        send(own)
+        ((_, _, stack),) = _ticks.drain()
+        names = [frame[1].rpartition(".")[2] for frame in stack or () if isinstance(frame, tuple)]
+        return "is_seen" in names
+
+    _ticks.claim()
+    seen = in_a_child(is_seen)
+    _ticks.release()
+
+    assert seen
+
+
+def test_what_a_parent_armed_ends_no_timer_of_a_child() -> None:
+    """The first timer of each has the same number to the kernel."""
+    assert "1\n" == run(
+        "import os, threading\n"
+        "from ox_otel import _ticks\n"
+        "def arm():\n"
+        "    return _ticks.arm(threading.get_ident(), threading.get_native_id(), 10**15, 10**15)\n"
+        "of_parent = arm()\n"
+        "child = os.fork()\n"
+        "if child:\n"
+        "    os.waitpid(child, 0)\n"
+        "else:\n"
+        "    arm()\n"
+        "    _ticks.disarm(of_parent)\n"
+        "    print(open('/proc/self/timers').read().count('ClockID:'))\n"
+    )
+
+
+def test_a_subinterpreter_arms_nobody() -> None:
+    """Not even by the state that its thread has in the main interpreter."""
+    assert "threads of subinterpreters cannot tick\n" == run(
+        "import sys\n"
+        "if sys.version_info >= (3, 13):\n"
+        "    import _interpreters as i\n"
+        "    sub = i.create('legacy')\n"
+        "else:\n"
+        "    import warnings; warnings.simplefilter('ignore')\n"
+        "    import _xxsubinterpreters as i\n"
+        "    sub = i.create(isolated=False)\n"
+        "i.run_string(sub, '''\n"
+        "import sys, threading\n"
+        f"sys.path[:] = {sys.path!r}\n"
+        "from ox_otel import _ticks\n"
+        "try:\n"
+        "    _ticks.arm(threading.get_ident(), threading.get_native_id(), 10**9, 10**9)\n"
+        "except LookupError as error:\n"
+        "    print(error)\n"
+        "''')\n"
+        "i.destroy(sub)\n"
+    )
 
 
 def run(program: str, *arguments: str) -> str:
@@ -383,9 +721,29 @@ packed = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.prctl(38, 1, 0, 0, 0) == 0  # no new privileges
 assert libc.prctl(22, 2, packed) == 0, ctypes.get_errno()
-from ox_otel._probe import obstacle
-print(obstacle())
+if sys.argv[2:]:
+    exec(sys.argv[2])
+else:
+    from ox_otel._probe import obstacle
+    print(obstacle())
 """
+
+
+def test_a_tick_that_fails_leaves_errno_alone() -> None:
+    """The code that it interrupts may be about to look at it."""
+    assert "(77, [None])\n" == run(
+        _FILTERED,
+        "refuse",
+        "import os, signal, threading\n"
+        "from ox_otel import _ticks\n"
+        "_ticks.claim()\n"
+        "thread = threading.get_native_id()\n"
+        "handle = _ticks.arm(threading.get_ident(), thread, 10**15, 10**15)\n"
+        f"info = struct.pack('iii4xiiq96x', signal.SIGURG, 0, {SI_TIMER}, 0, 0, handle)\n"
+        "ctypes.set_errno(77)\n"
+        f"libc.syscall({RT_TGSIGQUEUEINFO}, os.getpid(), thread, signal.SIGURG, info)\n"
+        "print((ctypes.get_errno(), [stack for _, _, stack in _ticks.drain()]))\n",
+    )
 
 
 def test_the_ticks_can_be_had_here() -> None:

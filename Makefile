@@ -26,6 +26,13 @@ test-servers: $(wheel) ## gunicorn, uvicorn, uWSGI, Celery, pools, gevent, event
 	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/servers --group=servers tests/servers \
 	  --numprocesses=4
 
+test-grafana: $(wheel) ## flame graphs as Grafana's own code draws them (pictures: build/grafana)
+	scripts/test-grafana $(PYTHON) build/wheel/*.tar.gz build/test/grafana
+
+pictures: test-grafana ## make the picture of a flame graph anew that the README shows
+	mkdir -p docs
+	cp build/grafana/flame-graph.png docs/flame-graph.png
+
 soak: $(wheel) ## a service that never rests, for half an hour: memory, files, threads (SOAK_SECONDS=1800)
 	SOAK_SECONDS=$${SOAK_SECONDS:-1800} scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/$(PYTHON) \
 	  "" tests/real/test_soak.py -s -o faulthandler_timeout=0
@@ -51,7 +58,8 @@ dashboards: $(venv) ## write the dashboards anew
 clean: ## remove what these targets made in this folder
 	rm -rf .venv build *.egg-info .*_cache .hypothesis
 
-.PHONY: help demo test test-all test-servers soak ticks-stress check bench dashboards clean
+.PHONY: help demo test test-all test-servers test-grafana pictures soak ticks-stress check bench \
+  dashboards clean
 
 # The environment to develop in: the package in it is this folder's own. Tests have others, see
 # scripts/test. The files .made, .demo and .check say what is in it.

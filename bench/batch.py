@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from random import Random
 from statistics import median
 from typing import Any
 
@@ -12,15 +13,24 @@ from prometheus_client import CollectorRegistry
 from bench.alone import in_rounds
 from bench.report import spread, table
 from bench.world import at_depth
-from ox_otel import Profiler, Settings
+from ox_otel import Function, Profiler, Settings, Usage
 from ox_otel._clock import Schedule
+from ox_otel._ledger import Ledger
 from ox_otel._native import own_idents
 from ox_otel._pipeline import Pipeline
+from ox_otel._threads import MAX_STACKS
+from ox_otel._tree import Tree
 from ox_otel.prometheus import PrometheusRecorder
 
 CHANGED = (0, 1, 10, 100, 1000)
 DEPTH = 30
 FUNCTIONS = 400  # more than there are series for
+
+STACKS = 20_000
+
+MANY = f"""\
+CPU of sorting {STACKS} different stacks, {DEPTH} deep, into series, in batches of {MAX_STACKS}, in
+microseconds a stack:"""
 
 ABOUT = f"""\
 CPU of making a batch of stacks {DEPTH} deep with {FUNCTIONS} different tops and handing it to
@@ -90,10 +100,27 @@ def measure(changed: int) -> list[float]:
     return [took[0], median(took[1:])]
 
 
+def sorted_out(kind: str) -> float:
+    """Return the CPU microseconds a stack that the ledger, or the tree, needs for `STACKS` stacks."""
+    draw = Random(1)
+    named = [Function(f"module_{number % 40}", f"function_{number}") for number in range(2000)]
+    usage = Usage(1, 1, 0.01, 0.01, 0.01, 0.01)
+    batches = [
+        {(*named[:2], *draw.choices(named, k=DEPTH - 2)): usage for _ in range(MAX_STACKS)}
+        for _ in range(STACKS // MAX_STACKS)
+    ]
+    table = Ledger(164) if kind == "ledger" else Tree(493, "cpu")
+    began = time.thread_time()
+    for second, batch in enumerate(batches):
+        table.settle(batch, float(second))
+    return 1e6 * (time.thread_time() - began) / STACKS
+
+
 def section(_folder: str, *, quick: bool) -> str:
     """Return the results as Markdown."""
     rounds = 1 if quick else 3
     results, _ = in_rounds(measure, [(changed,) for changed in CHANGED], rounds)
+    many, _ = in_rounds(sorted_out, [("ledger",), ("tree",)], rounds)
     return "\n".join(
         [
             "## Batch",
@@ -107,5 +134,9 @@ def section(_folder: str, *, quick: bool) -> str:
                     for (changed,), found in results.items()
                 ],
             ),
+            "",
+            MANY,
+            "",
+            table(["", "us"], [[kind, spread(found, 1)] for (kind,), found in many.items()]),
         ]
     )

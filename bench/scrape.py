@@ -16,9 +16,12 @@ from prometheus_client import (
 from bench.alone import in_rounds
 from bench.report import spread, table
 from ox_otel import Batch, Function, Profiler, Usage
+from ox_otel._ledger import SERIES_PER_FUNCTION
 from ox_otel._native import allocate_lock
 from ox_otel._status import OWN_SERIES
+from ox_otel._tree import SERIES_PER_NODE, token
 from ox_otel.prometheus import PrometheusRecorder
+from ox_otel.recorders import Node
 
 SERIES = 2000
 ABOUT = f"""\
@@ -30,7 +33,19 @@ How late a thread that sleeps 10 ms wakes up, in ms, while another one is busy w
 Python thread may delay others by the switch interval, 5 ms, and by what the system adds):"""
 
 KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
-FUNCTIONS = (SERIES - OWN_SERIES) // 6
+HALF = (SERIES - OWN_SERIES) // 2  # for functions, and the same for the tree
+FUNCTIONS, NODES = HALF // SERIES_PER_FUNCTION, HALF // SERIES_PER_NODE
+DEPTH = 30  # of the paths in the tree
+
+
+def nodes() -> list[Node]:
+    """Return the root and as many paths below it as there is room for."""
+    found = [Node(token("total"), 0, "total")]
+    while len(found) < NODES:
+        last = found[-1] if len(found) % DEPTH else found[0]
+        label = f"package.module_{len(found) % 40}.Class.method_{len(found)}"
+        found.append(Node(last.path + token(label), last.level + 1, label))
+    return found
 
 
 def ours() -> CollectorRegistry:
@@ -42,7 +57,8 @@ def ours() -> CollectorRegistry:
         for number in range(FUNCTIONS)
     ]
     usages = [Usage(7 * n, 3 * n, 0.123456 * n, 1.5 * n, 0.01 * n, n / 3) for n in range(FUNCTIONS)]
-    recorder.record(Batch(dict(zip(functions, usages, strict=True))))
+    tree = {node: 123_456_789 * number for number, node in enumerate(nodes())}
+    recorder.record(Batch(dict(zip(functions, usages, strict=True)), tree=tree))
     return registry
 
 

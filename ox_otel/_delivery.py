@@ -1,6 +1,5 @@
 """Deliveries to one recorder: whatever it does, neither the host nor its neighbours notice."""
 
-import _thread
 import time
 from collections import deque
 from collections.abc import Callable
@@ -8,9 +7,9 @@ from dataclasses import replace
 
 from ox_otel._fork import uncut
 from ox_otel._names import valid
-from ox_otel._native import Alarm, Worker
+from ox_otel._native import Alarm, Worker, get_ident
 from ox_otel._notices import warn
-from ox_otel.recorders import Batch, Function, Recorder
+from ox_otel.recorders import Batch, Function, Node, Recorder
 
 FIRST_RETRY = 1.0
 LAST_RETRY = 60.0
@@ -27,15 +26,15 @@ class Delivery:
 
     Attributes:
         name: the recorder's class.
-        concerned: the functions that the recorder holds, or will with what it is being told.
+        concerned: functions and nodes that the recorder holds, or will with what it is being told.
     """
 
     def __init__(self, recorder: Recorder, on_error: Callable[[str], None]) -> None:
         self.name = valid(type(recorder).__qualname__)
-        self.concerned: frozenset[Function] = frozenset()
+        self.concerned: frozenset[Function | Node] = frozenset()
         self._recorder = recorder
         self._on_error = on_error
-        self._held: frozenset[Function] = frozenset()
+        self._held: frozenset[Function | Node] = frozenset()
         self._kept: Batch | None = None
         self._pause = 0.0
         self._retry_at = 0.0
@@ -44,7 +43,9 @@ class Delivery:
         """Hand over *batch* and what was kept, or keep it too."""
         if self._kept is not None:
             batch = merged(self._kept, batch, self._held)
-        self.concerned = self._held.union(batch.functions, batch.retired.values())
+        self.concerned = self._held.union(
+            batch.functions, batch.retired.values(), batch.tree, batch.retired_nodes.values()
+        )
         if now < self._retry_at:
             self._kept = batch
             return
@@ -59,19 +60,26 @@ class Delivery:
             self._retry_at = now + self._pause
             self._on_error("recorder")
         else:
-            self._held = self.concerned - (batch.retired.keys() - batch.functions.keys())
+            functions = batch.retired.keys() - batch.functions.keys()
+            nodes = batch.retired_nodes.keys() - batch.tree.keys()
+            self._held = self.concerned - functions - nodes
             self._kept = None
             self._pause = 0.0
 
 
-def merged(kept: Batch, later: Batch, concerned: frozenset[Function]) -> Batch:
-    """Return two batches as one, which tells of the ends of functions *concerned* only.
+def merged(kept: Batch, later: Batch, concerned: frozenset[Function | Node]) -> Batch:
+    """Return two batches as one, which tells of the ends of those *concerned* only.
 
     What has come and gone while a recorder fails would fill memory, and ends nothing that it holds.
     """
     both = kept.plus(later)
-    retired = {ended: heir for ended, heir in both.retired.items() if ended in concerned}
-    return replace(both, retired=retired)
+    return replace(
+        both,
+        retired={ended: heir for ended, heir in both.retired.items() if ended in concerned},
+        retired_nodes={
+            ended: heir for ended, heir in both.retired_nodes.items() if ended in concerned
+        },
+    )
 
 
 class Courier:
@@ -137,7 +145,7 @@ class Courier:
 
     def is_caller(self) -> bool:
         """Return whether it is the recorder that asks."""
-        return self._worker is not None and self._worker.ident == _thread.get_ident()
+        return self._worker is not None and self._worker.ident == get_ident()
 
     def _run(self) -> None:
         charged = 0.0

@@ -13,8 +13,9 @@ from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
 from ox_otel._fork import follow_forks
-from ox_otel._listening import Port, leave, listen, url_of
+from ox_otel._listening import leave, listen, url_of
 from ox_otel._native import Worker
+from ox_otel._values import Port
 from ox_otel.http import MAX_BODY, TOO_LARGE, TOO_MANY, Exposure, Request, Response, plain, respond
 
 MAX_CONNECTIONS = 8

@@ -20,8 +20,9 @@ from ox_otel._native import Alarm, allocate_lock, get_ident, own_idents
 WAIT_SECONDS = 0.1
 """How long a fork waits for work that must not be cut."""
 
-MASTERS = frozenset({"gunicorn.arbiter", "billiard.popen_fork"})
-"""Modules in which servers (gunicorn, Celery) fork workers; their master does no work itself."""
+MASTERS = {"gunicorn.arbiter": "gunicorn.arbiter", "billiard.popen_fork": "celery.concurrency."}
+"""Modules in which servers (gunicorn, Celery) fork workers, and how the name of one begins that is at
+work there: pools of billiard are anybody's. The master of a server does no work itself."""
 
 Act = Callable[[], None]
 
@@ -161,13 +162,13 @@ def _call(act: Callable[[], Act | None]) -> None:
 
 def _is_master(forking: FrameType | None) -> bool:
     """Return whether the code of a frame that forks is a server's, which forks a worker."""
-    module = ""
+    modules = []
     while forking is not None:
-        module = str(dict.get(forking.f_globals, "__name__"))
-        if not module.startswith("gevent."):  # it wraps `os.fork`
-            break
+        modules.append(str(dict.get(forking.f_globals, "__name__")))
         forking = forking.f_back
-    return module in MASTERS
+    own = [module for module in modules if not module.startswith("gevent.")]  # it wraps `os.fork`
+    server = MASTERS.get(own[0]) if own else None
+    return server is not None and any(module.startswith(server) for module in own)
 
 
 if hasattr(os, "register_at_fork"):

@@ -10,11 +10,10 @@ from typing import NamedTuple, Unpack
 
 from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
 from ox_otel._interpreter import risk
-from ox_otel._listening import each_has_its_own
 from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
-from ox_otel._values import is_recorder
+from ox_otel._values import each_has_its_own, is_recorder
 from ox_otel.recorders import Recorder
 
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import Any
 
@@ -106,17 +106,26 @@ def frames_of_threads() -> Iterator[dict[int, FrameType]]:
     # an abort (3.12, 3.13, python/cpython#158364). No other thread can make one in between.
     if _LISTS_ALL_INTERPRETERS and len(_interpreters.list_all()) > 1:
         raise Unsafe("there are subinterpreters, whose threads cannot be told apart safely")
-    global _suspended  # noqa: PLW0603 - collection is the whole process's
     frames: dict[int, FrameType] = {}
-    collecting = not _COLLECTS_BETWEEN_INSTRUCTIONS and gc.isenabled()
+    with nullcontext() if _COLLECTS_BETWEEN_INSTRUCTIONS else uncollected():
+        try:
+            frames = sys._current_frames()
+            yield frames
+        finally:
+            frames.clear()  # nothing of the host may end with us, once the GIL may be let go of
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Collect no garbage within, on the thread that samples; a child forked meanwhile does again."""
+    global _suspended  # noqa: PLW0603 - collection is the whole process's
+    collecting = gc.isenabled()
     if collecting:
         _suspended = True
         gc.disable()
     try:
-        frames = sys._current_frames()
-        yield frames
+        yield
     finally:
-        frames.clear()  # nothing of the host may end with us, once the GIL may be let go of
         if collecting:
             gc.enable()
             _suspended = False

@@ -4,26 +4,19 @@ A function earns a series of its own by being hot. What has none counts under `O
 module, or of the module `OTHER` where even that has not earned a series. So every stack lands in
 exactly one series for its top, and once in each series that stands for one of its frames.
 
-The heat of a function is its share of the stacks seen plus its share of the CPU used, halved
-every `HALF_LIFE` seconds. Half of the table is given away cheaply, to whatever was seen a few times; the
-other half only to functions whose share says that they matter, so that start-up code cannot
-fill the table; the last eighth is kept for the `OTHER` of modules.
+The heat of a function is its share of the stacks seen plus its share of the CPU used. The last
+eighth of the table is kept for the `OTHER` of modules.
 """
 
-from collections.abc import Iterable, Mapping
-from heapq import nlargest
+from collections.abc import Mapping
 
+from ox_otel._heat import RETIRE_AFTER, Heat
 from ox_otel.recorders import NOTHING, OTHER, Function, Stack, Usage
 
 SERIES_PER_FUNCTION = 6
 """Hits, self hits, and seconds and self seconds in two states each."""
 
-HALF_LIFE = 60.0
-RETIRE_AFTER = 1800.0
-"""Seconds without an increment after which a series may end to make room for a hotter one."""
-
 _REST = Function(OTHER, OTHER)
-_CHEAP = 5.0  # heat of a function seen five times waiting, or two or three times running
 
 
 class Ledger:
@@ -32,10 +25,7 @@ class Ledger:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._last_used = {_REST: 0.0}  # the functions with a series, and when it last grew
-        self._heat: dict[Function, float] = {}  # of those without one, in units of _weight
-        self._total_heat = 0.0
-        self._weight = 1.0
-        self._settled_at: float | None = None
+        self._heat: Heat[Function] = Heat(limit)  # of those without one
         self._heir: Function | None = None
         self._retirements = 0
 
@@ -49,10 +39,12 @@ class Ledger:
 
         *now* is in seconds of any clock that does not go back.
         """
-        self._cool(now)
-        heats = self._heats(stacks)
+        self._heat.cool(now)
+        heats = _heats(stacks)
+        self._heat.observe(sum(heats.values()))
         for stack, heat in heats.items():
-            self._warm({function for function in stack if function not in self._last_used}, heat)
+            unknown = {function for function in stack if function not in self._last_used}
+            self._heat.warm(unknown, heat)
         retired = self._admit(now)
 
         gains = {_REST: NOTHING}  # always there, so that it can be seen to be 0
@@ -63,7 +55,7 @@ class Ledger:
                 at_top = home == homes[stack[-1]]
                 gains[home] = gains.get(home, NOTHING).plus(usage if at_top else _below_top(usage))
             homeless = {Function(f.module, OTHER) for f, home in homes.items() if home == _REST}
-            self._warm(homeless - {_REST}, heats[stack])
+            self._heat.warm(homeless - {_REST}, heats[stack])
         self._last_used.update(dict.fromkeys(gains, now))
         return gains, retired
 
@@ -73,54 +65,18 @@ class Ledger:
         rest = Function(function.module, OTHER)
         return rest if rest in self._last_used else _REST
 
-    def _heats(self, stacks: Mapping[Stack, Usage]) -> dict[Stack, float]:
-        """Return the heat of each stack, in hits: its own, and as many again shared out by CPU.
-
-        Threads that only wait are many in most services; without the second half they would be
-        all the heat there is.
-        """
-        hits = sum(usage.hits for usage in stacks.values())
-        cpu_seconds = sum(usage.cpu_seconds for usage in stacks.values())
-        hits_per_cpu_second = hits / cpu_seconds if cpu_seconds else 0.0
-        heats = {
-            stack: (usage.hits + usage.cpu_seconds * hits_per_cpu_second) * self._weight
-            for stack, usage in stacks.items()
-        }
-        self._total_heat += sum(heats.values())
-        return heats
-
-    def _warm(self, functions: Iterable[Function], heat: float) -> None:
-        for function in functions:
-            self._heat[function] = self._heat.get(function, 0.0) + heat
-
-    def _cool(self, now: float) -> None:
-        """Let old heat fade: instead of cooling every entry, newer hits weigh more."""
-        elapsed = 0.0 if self._settled_at is None else now - self._settled_at
-        self._settled_at = now
-        self._weight *= 2.0 ** min(elapsed / HALF_LIFE, 100.0)
-        if self._weight > 1e100:
-            self._heat = {function: heat / self._weight for function, heat in self._heat.items()}
-            self._total_heat /= self._weight
-            self._weight = 1.0
-        if len(self._heat) > 4 * self._limit:
-            self._heat = dict(nlargest(2 * self._limit, self._heat.items(), key=_by_heat))
-
     def _admit(self, now: float) -> dict[Function, Function]:
         """Give series to those that earned one; return what was retired for it."""
-        cheap = _CHEAP * self._weight
-        dear = max(cheap, self._total_heat / self._limit)
-        worthy = [entry for entry in self._heat.items() if entry[1] >= cheap]
-        worthy.sort(key=_by_heat, reverse=True)
         retired: dict[Function, Function] | None = None
-        for function, heat in worthy:
-            if heat < dear and len(self._last_used) >= self._limit // 2:
+        for heat, function in self._heat.worthy():
+            if not self._heat.matters(heat) and len(self._last_used) >= self._limit // 2:
                 break
             limit = self._limit if function.name == OTHER else self._limit - self._limit // 8
             if len(self._last_used) >= limit and retired is None:
                 retired = self._retire(now)
             if len(self._last_used) < limit:
                 self._last_used[function] = now
-                del self._heat[function]
+                self._heat.forget(function)
         return retired or {}
 
     def _retire(self, now: float) -> dict[Function, Function]:
@@ -146,10 +102,21 @@ class Ledger:
         return dict.fromkeys(old, self._heir)
 
 
+def _heats(stacks: Mapping[Stack, Usage]) -> dict[Stack, float]:
+    """Return the heat of each stack, in hits: its own, and as many again shared out by CPU.
+
+    Threads that only wait are many in most services; without the second half they would be all
+    the heat there is.
+    """
+    hits = sum(usage.hits for usage in stacks.values())
+    cpu_seconds = sum(usage.cpu_seconds for usage in stacks.values())
+    hits_per_cpu_second = hits / cpu_seconds if cpu_seconds else 0.0
+    return {
+        stack: usage.hits + usage.cpu_seconds * hits_per_cpu_second
+        for stack, usage in stacks.items()
+    }
+
+
 def _below_top(usage: Usage) -> Usage:
     """Return the usage of a stack as a function has it that is not at its top."""
     return Usage(usage.hits, 0, usage.cpu_seconds, usage.wait_seconds, 0.0, 0.0)
-
-
-def _by_heat(entry: tuple[Function, float]) -> float:
-    return entry[1]

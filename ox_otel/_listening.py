@@ -6,13 +6,7 @@ import socket
 import stat
 from contextlib import suppress
 
-Port = int | range | str
-"""A port, ports to choose from, or `unix:` with a path in which `{pid}` is the process."""
-
-
-def each_has_its_own(port: Port) -> bool:
-    """Return whether every process can listen there, at a place of its own."""
-    return isinstance(port, range) or (isinstance(port, str) and "{pid}" in port)
+from ox_otel._values import Port
 
 
 def listen(host: str, port: Port) -> socket.socket:

@@ -1,15 +1,15 @@
 """What is published, whatever the backend: names, units, labels and where the values come from."""
 
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from math import inf
 from typing import Literal, NamedTuple
 
 from ox_otel._clock import DELAY_BOUNDS
-from ox_otel._ledger import SERIES_PER_FUNCTION
-from ox_otel._status import ERROR_KINDS, OWN_SERIES, Status, package_version
-from ox_otel.recorders import Batch, Usage
+from ox_otel._pipeline import series
+from ox_otel._status import ERROR_KINDS, Status, package_version
+from ox_otel.recorders import Batch, Node, Usage, inclusive
 
 Values = Iterable[tuple[tuple[str, ...], float]]
 """The series of one metric: the values of its labels, and its own."""
@@ -27,6 +27,7 @@ class Metric(NamedTuple):
 
 
 FUNCTION = ("module", "function")
+NODE = ("path", "level", "label")
 
 
 def _of_functions(value: Callable[[Usage], float]) -> Callable[[Batch, Status], Values]:
@@ -44,6 +45,16 @@ def _of_states(
         for function, usage in counted.functions.items():
             yield (*function, "cpu"), cpu(usage)
             yield (*function, "wait"), wait(usage)
+
+    return read
+
+
+def _of_nodes(
+    value: Callable[[Mapping[Node, int]], Mapping[Node, int]],
+) -> Callable[[Batch, Status], Values]:
+    def read(counted: Batch, _: Status) -> Iterator[tuple[tuple[str, ...], float]]:
+        for (path, level, label), nanoseconds in value(counted.tree).items():
+            yield (path, str(level), label), nanoseconds / 1e9
 
     return read
 
@@ -110,6 +121,22 @@ METRICS = (
         _of_states(lambda usage: usage.self_cpu_seconds, lambda usage: usage.self_wait_seconds),
     ),
     Metric(
+        "tree_seconds",
+        "counter",
+        "s",
+        "Estimated thread-seconds in a node of the calling-context tree and all below it.",
+        NODE,
+        _of_nodes(inclusive),
+    ),
+    Metric(
+        "tree_self_seconds",
+        "counter",
+        "s",
+        "Estimated thread-seconds in a node of the calling-context tree itself.",
+        NODE,
+        _of_nodes(lambda tree: tree),
+    ),
+    Metric(
         "samples",
         "counter",
         "{sample}",
@@ -143,7 +170,7 @@ METRICS = (
         "Series published.",
         (),
         # of these very totals: a batch may have come in since the status was asked for
-        _counted(lambda counted: len(counted.functions) * SERIES_PER_FUNCTION + OWN_SERIES),
+        _counted(series),
     ),
     Metric(
         "series_limit",

@@ -4,20 +4,17 @@ No collector of one's own works there: the library's counters are incremented, w
 their process and are summed up by whoever is scraped.
 """
 
-import gc
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
 from prometheus_client import Counter, Gauge
 
 from ox_otel._fork import uncut
-from ox_otel._ledger import SERIES_PER_FUNCTION
+from ox_otel._interpreter import uncollected
 from ox_otel._metrics import METRICS
 from ox_otel._profiler import Profiler
-from ox_otel._status import OWN_SERIES
+from ox_otel._pruning import Pruning
 from ox_otel.recorders import NOTHING, OTHER, Batch, Function, Usage
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
@@ -43,7 +40,8 @@ class MultiprocessRecorder:
 
     Their series cannot end, so a retired one just stays what it is, and its heir is not told of.
     A function that comes when the process has had as many as it may counts under `OTHER`, where a
-    stack with several such functions counts several times but for its self figures.
+    stack with several such functions counts several times but for its self figures; such a node
+    of the tree counts as the nearest above it.
 
     Raises:
         OSError: the files cannot be made.
@@ -65,8 +63,8 @@ class MultiprocessRecorder:
                     self._gauges[metric] = Gauge(
                         name, *words, registry=None, multiprocess_mode=mode
                     )
-        limit = profiler.status().series_limit
-        self._limit = (limit - OWN_SERIES) // SERIES_PER_FUNCTION
+        self._limit = profiler.places.functions
+        self._pruning = Pruning(profiler.places.nodes)
         self._named = {_REST}  # in forked children too: their files begin with the same series
 
     def record(self, batch: Batch) -> None:
@@ -78,28 +76,21 @@ class MultiprocessRecorder:
                 self._named.add(function)
             home = function if function in self._named else _REST
             functions[home] = functions.get(home, NOTHING).plus(usage)
-        gains, status = replace(batch, functions=functions), self._profiler.status()
-        with _uncollected():
-            for metric, counter in self._counters.items():
+        tree = self._pruning.prune(batch.tree)
+        gains, status = replace(batch, functions=functions, tree=tree), self._profiler.status()
+        # a destructor may want the lock that the library holds while it writes; metric by metric,
+        # since meanwhile nobody's garbage is collected
+        for metric, counter in self._counters.items():
+            with uncollected():
                 for labels, value in metric.read(gains, status):
                     (counter.labels(*labels) if labels else counter).inc(value)
-            for metric, gauge in self._gauges.items():
-                for labels, value in metric.read(gains, status):
+        counted = self._profiler.snapshot()
+        for metric, gauge in self._gauges.items():
+            with uncollected():
+                for labels, value in metric.read(counted, status):
                     (gauge.labels(*labels) if labels else gauge).set(value)
 
     def _check_room(self) -> None:
         disk = os.statvfs(self._folder)
         if disk.f_bavail * disk.f_frsize < ROOM:
             raise OSError(f"less than {ROOM >> 20} MiB are free for {MULTIPROCESS}")
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Collect no garbage within: its destructors may want a lock that we hold."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

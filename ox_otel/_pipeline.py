@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ox_otel._clock import Delays, Schedule
 from ox_otel._delivery import Courier, Delivery
@@ -12,11 +13,32 @@ from ox_otel._names import Names
 from ox_otel._native import allocate_lock
 from ox_otel._settings import Settings
 from ox_otel._status import OWN_SERIES
+from ox_otel._tree import SERIES_PER_NODE, Tree
 from ox_otel.recorders import Batch, CountingRecorder, Recorder
 
 BATCH_SECONDS = 1.0
 
 _SMOOTHING_SECONDS = 3.0  # about how far back the overhead ratio looks
+
+
+def series(counted: Batch) -> int:
+    """Return how many series these totals are published as, our own included."""
+    functions = len(counted.functions) * SERIES_PER_FUNCTION
+    return functions + len(counted.tree) * SERIES_PER_NODE + OWN_SERIES
+
+
+class Places(NamedTuple):
+    """How many functions, and nodes of the tree, have series at most."""
+
+    functions: int
+    nodes: int
+
+
+def _places(settings: Settings) -> Places:
+    available = settings.max_series - OWN_SERIES
+    for_tree = 0 if settings.tree == "off" else available // 2
+    functions = (available - for_tree) // SERIES_PER_FUNCTION
+    return Places(functions, for_tree // SERIES_PER_NODE)
 
 
 class Pipeline:
@@ -27,6 +49,7 @@ class Pipeline:
 
     Attributes:
         counts: the recorder that is always there.
+        places: how many functions and nodes have series at most.
         overhead_ratio: CPU seconds that profiling cost per second, smoothed over some batches.
         samples: samples taken.
         flushes: batches made.
@@ -49,7 +72,9 @@ class Pipeline:
             lambda: schedule.stretched,
         )
         schedule.pace = self._engine.pace
-        self._ledger = Ledger((settings.max_series - OWN_SERIES) // SERIES_PER_FUNCTION)
+        self.places = places = _places(settings)
+        self._ledger = Ledger(places.functions)
+        self._tree = Tree(places.nodes, settings.tree) if places.nodes else None
         self._quick = [Delivery(self.counts, self.count_error)]
         self._couriers: list[Courier] = []
         self._counting = allocate_lock()  # held for an addition, over what any thread may count
@@ -138,11 +163,13 @@ class Pipeline:
         """Make a batch of all that is not in one yet and hand it to the recorders."""
         stacks = self._engine.drain()
         gains, retired = self._ledger.settle(stacks, now)
+        tree, retired_nodes = self._tree.settle(stacks, now) if self._tree else ({}, {})
         delays, self._schedule.delays = self._schedule.delays, Delays()
         samples = delays.counts.total()
         batch = Batch(
             functions=MappingProxyType(gains),  # the same for all recorders: nobody can change it
             stacks=MappingProxyType(stacks),
+            tree=MappingProxyType(tree),
             samples=samples,
             missed=delays.missed,
             delays=MappingProxyType(delays.counts),
@@ -150,6 +177,7 @@ class Pipeline:
             overhead_seconds=self._overhead(now, samples),
             errors=MappingProxyType(self._taken_errors()),
             retired=MappingProxyType(retired),
+            retired_nodes=MappingProxyType(retired_nodes),
         )
         for delivery in self._quick:
             delivery.deliver(batch, now)

@@ -10,12 +10,11 @@ from typing import Self
 
 from ox_otel._fork import follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
-from ox_otel._ledger import SERIES_PER_FUNCTION
 from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, own_idents
-from ox_otel._pipeline import Pipeline
+from ox_otel._pipeline import Pipeline, Places, series
 from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
-from ox_otel._status import OWN_SERIES, State, Status, Wishes
+from ox_otel._status import State, Status, Wishes
 from ox_otel.recorders import Answer, Batch, Recorder
 
 STOP_SECONDS = 1.0
@@ -80,6 +79,11 @@ class Profiler:
     ) -> None:
         self.cancel()
 
+    @property
+    def places(self) -> Places:
+        """How many functions, and nodes of the tree, have series at most."""
+        return self._pipeline.places
+
     def add_recorder(self, recorder: Recorder, *, quick: bool = False) -> None:
         """Hand everything from now on to *recorder* too, in forked children what happens there.
 
@@ -95,6 +99,8 @@ class Profiler:
         if self._obstacle or not self._changing.acquire(timeout=STOP_SECONDS):
             return
         try:
+            if self._worker is not None and sampling.stopping:
+                self._worker.join(STOP_SECONDS)  # `cancel` has not waited any longer for it
             if not self._alive():
                 sampling.paused = self._settings.start_paused
                 self._launch()
@@ -148,6 +154,7 @@ class Profiler:
         """
         deadline = time.monotonic() + STOP_SECONDS
         self._sampling.stopping = True
+        self._handed_over = False  # workers that a master forks from now on are not sampled either
         self._alarm.ring()
         if self._worker_is_me() or not self._changing.acquire(timeout=STOP_SECONDS):
             return
@@ -182,7 +189,7 @@ class Profiler:
             missed=counted.missed,
             errors=sum(counted.errors.values()),
             overhead_ratio=pipeline.overhead_ratio if state == "running" else 0.0,
-            series=len(counted.functions) * SERIES_PER_FUNCTION + OWN_SERIES,
+            series=series(counted),
             series_limit=self._settings.max_series,
             last_sample_age=None if last is None else time.monotonic() - last,
             pid=os.getpid(),

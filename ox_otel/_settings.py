@@ -36,6 +36,7 @@ class Arguments(TypedDict, total=False):
     max_depth: int | str
     include: str | Iterable[str]
     exclude: str | Iterable[str]
+    tree: str
     host: str
     port: int | range | str | None
     token: str | None
@@ -92,7 +93,7 @@ class Settings:
         2000,
         as_whole(100, 100_000),
         "a whole number from 100 to 100000",
-        "most series published; a function takes six",
+        "most series published; a function takes six, a node of the tree two",
     )
     max_overhead: float = _setting(
         0.01,
@@ -114,6 +115,13 @@ class Settings:
     )
     exclude: tuple[str, ...] = _setting(
         (), as_words, "globs of module names, separated by commas", "modules not to show"
+    )
+    tree: str = _setting(
+        "cpu",
+        as_one_of("cpu", "wall", "off"),
+        "cpu, wall or off",
+        "time that the tree for flame graphs is of (`wall` is `cpu` and `wait`); it takes half of "
+        "the series",
     )
     host: str = _setting(
         "127.0.0.1", as_host, "an address or a host name", "where our own endpoint listens"

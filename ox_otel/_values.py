@@ -10,8 +10,10 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard, cast
 
-from ox_otel._listening import Port
 from ox_otel.recorders import Recorder
+
+Port = int | range | str
+"""A port, ports to choose from, or `unix:` with a path in which `{pid}` is the process."""
 
 
 def as_truth(value: object) -> bool:
@@ -65,6 +67,11 @@ def as_whole(lowest: int, highest: int) -> Callable[[object], int]:
         return number
 
     return read
+
+
+def each_has_its_own(port: Port) -> bool:
+    """Return whether every process can listen there, at a place of its own."""
+    return isinstance(port, range) or (isinstance(port, str) and "{pid}" in port)
 
 
 def as_port(value: object) -> Port:

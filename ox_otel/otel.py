@@ -13,11 +13,15 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, g
 from ox_otel._fork import follow_forks
 from ox_otel._metrics import FUNCTION, METRICS, Metric
 from ox_otel._profiler import Profiler
+from ox_otel._pruning import Pruning
 from ox_otel._status import package_version
 from ox_otel.recorders import NOTHING, OTHER, Batch, CountingRecorder, Function, Usage
 
 MAX_FUNCTIONS = 990
 """With two states each, fewer than the 2000 attribute sets that an SDK allows an instrument."""
+
+MAX_NODES = 1990
+"""The same for the tree, which has no states."""
 
 _REST = Function(OTHER, OTHER)
 
@@ -50,6 +54,7 @@ class OtelRecorder:
         """Begin with nothing: in a forked child, too, since the figures are its parent's."""
         self._counts = CountingRecorder()
         self._named = {_REST}
+        self._pruning = Pruning(MAX_NODES)
 
     def close(self) -> None:
         """Publish nothing more."""
@@ -57,10 +62,11 @@ class OtelRecorder:
             _publishing[self._provider] = None
 
     def record(self, batch: Batch) -> None:
-        """Add *batch* to what the next collection observes, at most `MAX_FUNCTIONS` by name.
+        """Add *batch* to what the next collection observes.
 
-        The others count under `OTHER`, where a stack with several of them counts several times
-        but for its self figures.
+        That is at most `MAX_FUNCTIONS` by name. The others count under `OTHER`, where a stack
+        with several of them counts several times but for its self figures. Beyond `MAX_NODES` of
+        the tree, nodes count as the nearest above them.
         """
         self._named -= batch.retired.keys()
         self._named.update(batch.retired.values())
@@ -70,7 +76,9 @@ class OtelRecorder:
                 self._named.add(function)
             home = function if function in self._named else _REST
             functions[home] = functions.get(home, NOTHING).plus(usage)
-        self._counts.record(replace(batch, functions=functions))
+        self._pruning.retire(batch.retired_nodes)
+        tree = self._pruning.prune(batch.tree)
+        self._counts.record(replace(batch, functions=functions, tree=tree))
 
     def observe(self, metric: Metric) -> list[Observation]:
         """Return the series of *metric*; none after an error."""

@@ -19,7 +19,10 @@ from ox_otel._metrics import METRICS, WAKEUP_DELAY, delay_buckets
 from ox_otel._multiprocess import MULTIPROCESS
 from ox_otel._profiler import Profiler
 from ox_otel._status import Status
-from ox_otel.recorders import NOTHING, Batch, CountingRecorder, Function
+from ox_otel.recorders import NOTHING, Batch, CountingRecorder, Function, Node
+
+Key = Function | Node
+"""What has series: they appear, end and have heirs together."""
 
 
 def expose(accept: str, registry: CollectorRegistry = REGISTRY) -> tuple[str, bytes]:
@@ -53,8 +56,8 @@ class PrometheusRecorder:
     def _begin(self) -> None:
         """Begin with nothing: in a forked child, too, since the figures are its parent's."""
         self._counts = CountingRecorder()
-        self._recorded: tuple[Batch, frozenset[Function]] = (Batch(), frozenset())
-        self._shown: frozenset[Function] | None = None  # None: no collection yet
+        self._recorded: tuple[Batch, frozenset[Key]] = (Batch(), frozenset())
+        self._shown: frozenset[Key] | None = None  # None: no collection yet
         self._last: list[Family] = []
 
     def close(self) -> None:
@@ -65,9 +68,10 @@ class PrometheusRecorder:
     def record(self, batch: Batch) -> None:
         """Add *batch* to what the next collection shows."""
         self._counts.record(batch)
-        heirs = self._recorded[1].union(batch.retired.values()) - batch.retired.keys()
+        ended: set[Key] = {*batch.retired, *batch.retired_nodes}
+        heirs = {*self._recorded[1], *batch.retired.values(), *batch.retired_nodes.values()} - ended
         # one assignment, so that no collection sees the total of an heir without knowing it for one
-        self._recorded = self._counts.snapshot(), heirs
+        self._recorded = self._counts.snapshot(), frozenset(heirs)
 
     def describe(self) -> list[Family]:
         """Return the families, whatever their samples: the registry wants their names."""
@@ -85,7 +89,7 @@ class PrometheusRecorder:
     def _visible(self) -> Batch:
         """Return what has been counted, with the series at 0 that no collection has shown yet."""
         counted, heirs = self._recorded
-        shown, self._shown = self._shown, frozenset(counted.functions)
+        shown, self._shown = self._shown, frozenset({*counted.functions, *counted.tree})
         if shown is None:
             return counted
         # an heir carries on what was shown under other names: a 0 would make it count again
@@ -94,7 +98,8 @@ class PrometheusRecorder:
             function: usage if function in shown else NOTHING
             for function, usage in counted.functions.items()
         }
-        return replace(counted, functions=functions)
+        tree = {node: time if node in shown else 0 for node, time in counted.tree.items()}
+        return replace(counted, functions=functions, tree=tree)
 
 
 def _families(counted: Batch, status: Status) -> list[Family]:

@@ -4,12 +4,14 @@ Everything that a third party needs to write a recorder stands here and in `ox_o
 a recorder is any object with one method, `record`, that takes a `Batch`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from operator import add
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 K = TypeVar("K")
+V = TypeVar("V")
 
 OTHER = "__other__"
 """The module or function under which everything counts that has no series of its own."""
@@ -64,6 +66,32 @@ class Usage(NamedTuple):
 
 NOTHING = Usage()
 
+TOKEN_LENGTH = 5
+"""Letters that a node's path has for each level."""
+
+
+class Node(NamedTuple):
+    """A node of the calling-context tree: a function as called by those above it, root at the top.
+
+    *path* has `TOKEN_LENGTH` letters from a to z for each level, the root's first: sorted by it,
+    nodes stand in the order of a walk through the tree. *level* is the depth, that of the root 0.
+    *label* is the function as `module.function`.
+    """
+
+    path: str
+    level: int
+    label: str
+
+
+def inclusive(tree: Mapping[Node, int]) -> dict[Node, int]:
+    """Return the time of each node with all below it, given the self times."""
+    times = {node.path: time for node, time in tree.items()}
+    for path in sorted(times, reverse=True):  # what is below comes first
+        parent = path[:-TOKEN_LENGTH]
+        if parent in times:
+            times[parent] += times[path]
+    return {node: times[node.path] for node in tree}
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -76,6 +104,9 @@ class Batch:
     Attributes:
         functions: what each function used, `OTHER` and `UNPLACED` included.
         stacks: what each stack used; empty in a snapshot.
+        tree: self time of each node of the calling-context tree, in whole nanoseconds: their sum
+            is all the time observed in the state that the tree is of, exactly and in any order.
+            With each node the ones above it are there. Empty where there is no tree.
         samples: samples taken; one sample looks at all threads at one instant.
         missed: samples that came too late to be taken.
         delays: samples by how late they were taken: how many up to each bound in seconds, counted
@@ -84,10 +115,12 @@ class Batch:
         overhead_seconds: CPU seconds that profiling cost.
         errors: what went wrong, counted by kind.
         retired: series that end with this batch, each with the series that carries its total on.
+        retired_nodes: the same for nodes of the tree.
     """
 
     functions: Mapping[Function, Usage] = field(default_factory=dict)
     stacks: Mapping[Stack, Usage] = field(default_factory=dict)
+    tree: Mapping[Node, int] = field(default_factory=dict)
     samples: int = 0
     missed: int = 0
     delays: Mapping[float, int] = field(default_factory=dict)
@@ -95,29 +128,38 @@ class Batch:
     overhead_seconds: float = 0.0
     errors: Mapping[str, int] = field(default_factory=dict)
     retired: Mapping[Function, Function] = field(default_factory=dict)
+    retired_nodes: Mapping[Node, Node] = field(default_factory=dict)
 
     def plus(self, later: "Batch") -> "Batch":
         """Return this batch and a *later* one as one, without the stacks: these have no bound."""
-        functions = dict(self.functions)
-        for ended, heir in later.retired.items():
-            if ended in functions:
-                functions[heir] = functions.get(heir, NOTHING).plus(functions.pop(ended))
-        for function, usage in later.functions.items():
-            functions[function] = functions.get(function, NOTHING).plus(usage)
         return Batch(
-            functions=functions,
+            functions=_grown(self.functions, later.functions, later.retired, Usage.plus),
+            tree=_grown(self.tree, later.tree, later.retired_nodes, add),
             samples=self.samples + later.samples,
             missed=self.missed + later.missed,
             delays=_sums(self.delays, later.delays),
             delay_seconds=self.delay_seconds + later.delay_seconds,
             overhead_seconds=self.overhead_seconds + later.overhead_seconds,
             errors=_sums(self.errors, later.errors),
-            retired={
-                # straight to the last heir
-                **{ended: later.retired.get(heir, heir) for ended, heir in self.retired.items()},
-                **later.retired,
-            },
+            retired=_chained(self.retired, later.retired),
+            retired_nodes=_chained(self.retired_nodes, later.retired_nodes),
         )
+
+
+def _grown(
+    totals: Mapping[K, V], gains: Mapping[K, V], retired: Mapping[K, K], plus: Callable[[V, V], V]
+) -> dict[K, V]:
+    """Return *totals* with those that have ended moved to their heirs, and with their gains."""
+    grown = dict(totals)
+    moved = [(heir, grown.pop(ended)) for ended, heir in retired.items() if ended in grown]
+    for key, gain in (*moved, *gains.items()):
+        grown[key] = plus(grown[key], gain) if key in grown else gain
+    return grown
+
+
+def _chained(first: Mapping[K, K], second: Mapping[K, K]) -> dict[K, K]:
+    """Return the heirs of both, straight to the last one."""
+    return {**{ended: second.get(heir, heir) for ended, heir in first.items()}, **second}
 
 
 def _sums(first: Mapping[K, int], second: Mapping[K, int]) -> dict[K, int]:
@@ -172,7 +214,7 @@ class CountingRecorder:
     def record(self, batch: Batch) -> None:
         """Add *batch*; one assignment publishes it, so that readers need no lock."""
         # a total has nobody to tell what was retired on the way
-        self._total = replace(self._total.plus(batch), retired={})
+        self._total = replace(self._total.plus(batch), retired={}, retired_nodes={})
 
     def snapshot(self) -> Batch:
         """Return all that happened since the start."""

@@ -251,10 +251,12 @@ def test_forks_from_many_threads_at_once() -> None:
 MASTER = """
 profiler = ox_otel.install(interval=0.005)
 until(lambda: profiler.status().samples)
-arbiter = {{"__name__": "{module}", "os": os, "signal": signal}}
-exec("def spawn(): return os.fork()", arbiter)
+arbiter = {{"__name__": "{module}", "os": os}}
+exec("def fork(): return os.fork()", arbiter)
+server = {{"__name__": "{server}", "arbiter": arbiter}}
+exec("def spawn(): return arbiter['fork']()", server)
 def threads(): return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else {left}
-pid = arbiter["spawn"]()
+pid = server["spawn"]()
 if pid == 0:
     until(lambda: profiler.status().samples)
     pid = os.fork()  # of its own, as a worker may
@@ -266,18 +268,43 @@ print(end(pid), profiler.status().state, "workers" in profiler.status().reason, 
 """
 
 
-@pytest.mark.parametrize("module", [*_fork.MASTERS, "anything.else"])
-def test_a_master_hands_over(module: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "server", "left"),
+    [
+        ("gunicorn.arbiter", "gunicorn.arbiter", 1),
+        ("billiard.popen_fork", "celery.concurrency.prefork", 1),
+        ("billiard.popen_fork", "shop.pool", 2),
+        ("anything.else", "celery.concurrency.prefork", 2),
+    ],
+)
+def test_a_master_hands_over(module: str, server: str, left: int) -> None:
     """Who forks workers for a server keeps no thread, they are sampled; all others go on."""
-    left = 2 if module == "anything.else" else 1
     state = "stopped True 1" if left == 1 else "running False 2"
-    assert (f"running\n0 {state}\n", "") == run(MASTER.format(module=module, left=left))
+    code = MASTER.format(module=module, server=server, left=left)
+    assert (f"running\n0 {state}\n", "") == run(code)
+
+
+CANCELLED = """
+profiler = ox_otel.install(interval=0.005)
+profiler.hand_over()
+profiler.cancel()
+pid = os.fork()
+if pid == 0:
+    print(profiler.status().state, flush=True)
+    os._exit(0)
+print(end(pid))
+"""
+
+
+def test_a_master_that_was_cancelled_has_workers_that_are_not_sampled() -> None:
+    """After `cancel` in a master that has handed over, no worker resumes."""
+    assert ("stopped\n0\n", "") == run(CANCELLED)
 
 
 def test_a_master_is_sampled_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the setting, a master goes on as any other process."""
     monkeypatch.setenv("OX_OTEL_MASTER", "true")
-    master = MASTER.format(module="gunicorn.arbiter", left=2)
+    master = MASTER.format(module="gunicorn.arbiter", server="gunicorn.arbiter", left=2)
     assert ("running\n0 running False 2\n", "") == run(master)
 
 

@@ -72,10 +72,18 @@ def until(condition: str, profiler: ox_otel.Profiler) -> None:
         time.sleep(0.01)
 
 
+def until_sampled(profiler: ox_otel.Profiler) -> None:
+    """Wait until a sample has been taken."""
+    deadline = time.monotonic() + 10.0
+    while not profiler.status().samples:
+        assert time.monotonic() < deadline, profiler.status()
+        time.sleep(0.01)
+
+
 def test_install_runs_and_publishes() -> None:
     """After `install` the process is sampled, and its registry has the metrics."""
     profiler = ox_otel.install(interval=0.005)
-    time.sleep(0.1)
+    until_sampled(profiler)
     assert "running" == profiler.status().state
     profiler.snapshot()
     assert 1 == metrics()["ox_profile_running"]
@@ -208,16 +216,15 @@ def test_start_paused(monkeypatch: pytest.MonkeyPatch) -> None:
     time.sleep(0.1)
     assert ("paused", 0) == (profiler.status().state, profiler.status().samples)
     profiler.unpause()
-    time.sleep(0.1)
+    until_sampled(profiler)
     assert "running" == profiler.status().state
-    assert profiler.status().samples > 0
 
 
 def test_a_recorder_object() -> None:
     """An object with `record` gets the batches, beside the others."""
     mine = CountingRecorder()
     profiler = ox_otel.install(recorders=["prometheus", mine], interval=0.005)
-    time.sleep(0.1)
+    until_sampled(profiler)
     assert profiler.snapshot().functions
     assert metrics()
     ox_otel.uninstall()
@@ -244,7 +251,7 @@ def test_a_recorder_by_name(package: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
     monkeypatch.setenv("OX_OTEL_RECORDERS", "mine.recorders:make")
     profiler = ox_otel.install(interval=0.005)
-    time.sleep(0.1)
+    until_sampled(profiler)
     profiler.cancel()
     from mine.recorders import made  # type: ignore[import-not-found]
 
@@ -387,9 +394,7 @@ def test_the_kill_file(tmp_path: Path) -> None:
     assert 0 == profiler.status().samples
     assert "kill file" in profiler.status().reason
     kill_file.unlink()
-    until("running", profiler)
-    time.sleep(0.1)
-    assert profiler.status().samples > 0
+    until_sampled(profiler)
 
 
 def test_a_recorder_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -442,7 +447,9 @@ if child == 0:  # who does nothing keeps no socket open either
     time.sleep(30)
     os._exit(0)
 ox_otel.uninstall()
-print(socket.socket().connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) == errno.ECONNREFUSED)
+address = "127.0.0.1", int(url.rpartition(":")[2])
+while socket.socket().connect_ex(address) != errno.ECONNREFUSED: time.sleep(0.1)
+print(True)
 os.kill(child, signal.SIGKILL)
 os.waitpid(child, 0)
 """

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ox_otel._ledger import RETIRE_AFTER, Ledger
+from ox_otel._heat import RETIRE_AFTER
+from ox_otel._ledger import Ledger
 from ox_otel.recorders import NOTHING, OTHER, Batch, Function, Stack, Usage
 
 REST = Function(OTHER, OTHER)
@@ -226,13 +227,3 @@ def test_candidates_are_bounded() -> None:
         ledger.settle(stacks_of(functions(f"m{second}", 500)), float(second))
 
     assert len(ledger._heat) <= 4 * 50 + 500
-
-
-def test_heat_stays_finite_for_years() -> None:
-    """The weights of a process that runs for a year do not overflow."""
-    ledger = Ledger(50)
-    hot = functions("m", 5)
-    for day in range(400):
-        gains, _ = ledger.settle(stacks_of(hot, hits=9), 86_400.0 * day)
-
-    assert set(hot) <= gains.keys()

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from ox_otel import Profiler, Settings, _profiler
+from ox_otel import Batch, Profiler, Settings, _profiler
 from ox_otel._native import Worker, own_idents
 
 PREAMBLE = """
@@ -222,6 +222,28 @@ print(len(seconds), set(statuses), seconds[180] < 1.5 or seconds)
 def test_two_hundred_short_lives() -> None:
     """Processes that end just after the start, at rest or under load, end well and at once."""
     assert (0, "200 {0} True\n", "") == run(SHORT)
+
+
+def test_started_while_it_is_ending() -> None:
+    """Started when a thread that was told to end has not yet, it runs all the same."""
+
+    class Slow:
+        def record(self, batch: Batch) -> None:
+            recording.set()
+            go_on.wait(20)
+
+    recording, go_on = threading.Event(), threading.Event()
+    profiler = Profiler(Settings(interval=0.005))
+    profiler.add_recorder(Slow(), quick=True)
+    profiler.start()
+    recording.wait(20)
+    profiler.cancel()
+    assert own_idents
+    threading.Timer(0.2, go_on.set).start()
+    profiler.start()
+    assert "running" == profiler.status().state
+    profiler.cancel()
+    until(lambda: not own_idents)
 
 
 def _fork() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ox_otel._listening import each_has_its_own, leave, listen, url_of
+from ox_otel._listening import leave, listen, url_of
+from ox_otel._values import each_has_its_own
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ warnings.simplefilter("ignore")
 faulthandler.register(signal.SIGALRM, chain=True)
 signal.alarm(50)
 import ox_otel
-from ox_otel import Batch, Function, Usage
+from ox_otel import Batch, Function, Node, Usage
 from ox_otel.prometheus import expose
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -102,6 +102,8 @@ profiler = ox_otel.install(interval=0.005)
 until(lambda: total("running") == 1)
 profiler.pause()
 until(lambda: total("running") == 0)
+profiler.snapshot(); profiler.snapshot()
+print(total("series") == profiler.status().series)
 profiler.unpause()
 until(lambda: total("running") == 1)
 ox_otel.uninstall()
@@ -112,7 +114,7 @@ print(ox_otel.install(port=0).status().state)
 
 def test_states_are_shown(tmp_path: Path) -> None:
     """Whether a process samples is true in the files, and a second life finds them in order."""
-    assert ("0.0\nrunning\n", "") == run(STATES, tmp_path)
+    assert ("True\n0.0\nrunning\n", "") == run(STATES, tmp_path)
 
 
 BOUNDED = """
@@ -123,15 +125,19 @@ given = 0
 for n in range(1, 1000):
     old, heir = Function("m", f"f{n - 1}"), Function("__other__", f"__retired_{n}__")
     given += n
-    recorder.record(Batch({Function("m", f"f{n}"): Usage(n, n, 1.0, 1.0, 1.0, 1.0)}, retired={old: heir}))
+    root, node = Node("total", 0, "total"), Node(f"total{n:05}", 1, f"m.f{n}")
+    recorder.record(Batch(
+        {Function("m", f"f{n}"): Usage(n, n, 1.0, 1.0, 1.0, 1.0)}, tree={root: 0, node: 10**9}, retired={old: heir}
+    ))
 print(len(scrape()) <= 200, total("self_hits_total") == total("stacks_total") == given)
+print(total("tree_self_seconds_total") == total("tree_seconds_total", level="0") == 999)
 print(total("hits_total", function="__other__") > total("hits_total", function="f1") == 1)
 """
 
 
 def test_series_are_bounded(tmp_path: Path) -> None:
-    """Functions that come and go make no more series than the limit, and lose no count."""
-    assert ("True True\nTrue\n", "") == run(BOUNDED, tmp_path)
+    """Functions and nodes that come and go make no more series than the limit, and lose no count."""
+    assert ("True True\nTrue\nTrue\n", "") == run(BOUNDED, tmp_path)
 
 
 FULL = """

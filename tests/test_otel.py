@@ -11,8 +11,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 
 from ox_otel import Batch, Function, Profiler, Settings, Usage
 from ox_otel._status import ERROR_KINDS
-from ox_otel.otel import MAX_FUNCTIONS, OtelRecorder
-from ox_otel.recorders import OTHER
+from ox_otel.otel import MAX_FUNCTIONS, MAX_NODES, OtelRecorder
+from ox_otel.recorders import OTHER, TOKEN_LENGTH, Node
 
 SDK_LIMIT = 2000
 """Attribute sets an instrument that SDKs allow, those that have a limit."""
@@ -22,6 +22,8 @@ UNITS = {
     "self_hits": "{hit}",
     "seconds": "s",
     "self_seconds": "s",
+    "tree_seconds": "s",
+    "tree_self_seconds": "s",
     "samples": "{sample}",
     "stacks": "{stack}",
     "observed_seconds": "s",
@@ -37,6 +39,7 @@ UNITS = {
 GAUGES = {"series", "series_limit", "interval_seconds", "running", "info"}
 HOT, COLD = Function("shop.cart", "Cart.total"), Function("shop", "cold")
 REST = Function(OTHER, OTHER)
+ROOT, LEAF = Node("total", 0, "total"), Node("totalmains", 1, "shop.main")
 
 
 class Host(NamedTuple):
@@ -85,7 +88,7 @@ def used(hits: int) -> Usage:
 
 def test_names_and_units(host: Host, recorder: OtelRecorder) -> None:
     """Names, units and kinds of the instruments are those of the contract."""
-    recorder.record(Batch({HOT: used(8)}))
+    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}))
     metrics = host.collect()
     assert UNITS == {name: metric.unit for name, metric in metrics.items()}
     assert GAUGES == {name for name, m in metrics.items() if type(m.data).__name__ == "Gauge"}
@@ -98,7 +101,7 @@ def test_names_and_units(host: Host, recorder: OtelRecorder) -> None:
 
 def test_attributes(host: Host, recorder: OtelRecorder) -> None:
     """A function is one attribute, its code's name; a state is another."""
-    recorder.record(Batch({HOT: used(8)}))
+    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}))
     metrics = host.collect()
     sets = {
         name: [dict(point.attributes or {}) for point in metric.data.data_points]
@@ -108,6 +111,8 @@ def test_attributes(host: Host, recorder: OtelRecorder) -> None:
     assert [name] == sets["hits"] == sets["self_hits"]
     states = [name | {"state": "cpu"}, name | {"state": "wait"}]
     assert states == sets["seconds"] == sets["self_seconds"]
+    root = {"path": "total", "level": "0", "label": "total"}
+    assert [root] == sets["tree_seconds"] == sets["tree_self_seconds"]
     assert [{"state": "cpu"}, {"state": "wait"}] == sets["observed_seconds"]
     assert [{"kind": kind} for kind in ERROR_KINDS] == sets["errors"]
     assert {"version", "engine", "python"} == sets["info"][0].keys()
@@ -116,12 +121,15 @@ def test_attributes(host: Host, recorder: OtelRecorder) -> None:
 
 def test_values(host: Host, recorder: OtelRecorder) -> None:
     """Every figure of a function stands in its place."""
-    recorder.record(Batch({HOT: Usage(6, 5, 4.5, 3.5, 2.5, 1.5)}, samples=7))
+    tree = {ROOT: 10**9, LEAF: 4 * 10**9}
+    recorder.record(Batch({HOT: Usage(6, 5, 4.5, 3.5, 2.5, 1.5)}, tree=tree, samples=7))
     name = str(HOT)
     assert {(name,): 6} == host.values("hits")
     assert {(name,): 5} == host.values("self_hits")
     assert {(name, "cpu"): 4.5, (name, "wait"): 3.5} == host.values("seconds")
     assert {(name, "cpu"): 2.5, (name, "wait"): 1.5} == host.values("self_seconds")
+    assert {ROOT: 5, LEAF: 4} == nodes(host, "tree_seconds")
+    assert {ROOT: 1, LEAF: 4} == nodes(host, "tree_self_seconds")
     assert {(): 7} == host.values("samples")
     assert {(): 5} == host.values("stacks")
 
@@ -161,6 +169,40 @@ def test_retired_series_make_room(host: Host, recorder: OtelRecorder) -> None:
     assert 80 == values[str(heir),]
     assert 8 * (MAX_FUNCTIONS + 1) == sum(values.values())
     assert len(values) < MAX_FUNCTIONS
+
+
+def nodes(host: Host, name: str) -> dict[Node, float]:
+    """Return the values of a metric of the tree, by node."""
+    return {
+        Node(path, int(level), label): value
+        for (path, level, label), value in host.values(name).items()
+    }
+
+
+def test_more_nodes_than_an_sdk_allows(host: Host, recorder: OtelRecorder) -> None:
+    """Beyond the limit a node's time counts for the nearest above; retired nodes make room."""
+    chains = [
+        [
+            Node(ROOT.path + "".join(f"{letters}{level:02}" for level in range(depth)), depth, "f")
+            for depth in range(1, 4)
+        ]
+        for letters in (f"{number:03}" for number in range(1000))
+    ]
+    tree = {ROOT: 0} | {node: 1_000_000_000 for chain in chains for node in chain}
+    for round_ in (1, 2):
+        recorder.record(Batch(tree=tree))
+        own, all_below = nodes(host, "tree_self_seconds"), nodes(host, "tree_seconds")
+        assert MAX_NODES == len(own)
+        assert 3000 * round_ == sum(own.values()) == all_below[ROOT]
+        assert {"", *(node.path for node in own)} >= {n.path[:-TOKEN_LENGTH] for n in own}
+
+    heir = Node("totalheirs", 1, "heir")
+    ended = {node: heir for chain in chains[:10] for node in chain}
+    recorder.record(Batch(tree={ROOT: 0, **dict.fromkeys(chains[-1], 1)}, retired_nodes=ended))
+    own = nodes(host, "tree_self_seconds")
+    assert 60 == own[heir]
+    assert chains[-1][-1] in own
+    assert not own.keys() & ended.keys()
 
 
 def test_after_close_nothing_is_observed(host: Host, recorder: OtelRecorder) -> None:
@@ -276,6 +318,10 @@ def samples():
         for point in metric.data.data_points
     )
 
+def until_sampled():
+    while not samples(): time.sleep(0.01)
+    print(True)
+
 reader = InMemoryMetricReader()
 provider = MeterProvider([reader])
 """
@@ -288,13 +334,11 @@ def test_a_global_provider_that_is_set_later() -> None:
         "profiler = ox_otel.install(recorders='otel', interval=0.005)\n"
         "print(isinstance(metrics.get_meter_provider(), MeterProvider))\n"
         "metrics.set_meter_provider(provider)\n"
-        "time.sleep(0.1)\n"
-        "print(samples() > 0)\n"
+        "until_sampled()\n"
         "ox_otel.uninstall()\n"
         "print(samples())\n"
         "profiler = ox_otel.install(recorders='otel', interval=0.005)\n"
-        "time.sleep(0.1)\n"
-        "print(samples() > 0)\n"
+        "until_sampled()\n"
     )
 
 
@@ -305,8 +349,7 @@ def test_a_global_provider_that_was_set_before() -> None:
         "metrics.set_meter_provider(provider)\n"
         "for _ in range(2):\n"
         "    profiler = ox_otel.install(recorders='otel', interval=0.005)\n"
-        "    time.sleep(0.1)\n"
-        "    print(samples() > 0)\n"
+        "    until_sampled()\n"
         "    ox_otel.uninstall()\n"
     )
 

@@ -611,7 +611,7 @@ def test_functions_and_usages_are_facts() -> None:
         Batch().samples = 1  # type: ignore[misc]
     kept = Collecting()
     with Profiler(Settings(interval=0.005)) as profiler:
-        profiler.add_recorder(kept, quick=True)  # which shares its batches with others
+        profiler.add_recorder(kept, quick=True)  # it gets the batch that all get, as it is
         profiler.snapshot()
     for facts in (kept.batches[0].functions, kept.batches[0].stacks, kept.batches[0].errors):
         with pytest.raises(TypeError):

@@ -15,11 +15,13 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from ox_otel import Batch, Function, Profiler, Settings, Usage, _profiler
-from ox_otel._ledger import RETIRE_AFTER, SERIES_PER_FUNCTION, Ledger
+from ox_otel._heat import RETIRE_AFTER
+from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import valid
 from ox_otel._status import ERROR_KINDS, OWN_SERIES
+from ox_otel._tree import SERIES_PER_NODE, Tree
 from ox_otel.prometheus import PrometheusRecorder, expose
-from ox_otel.recorders import OTHER, Stack
+from ox_otel.recorders import OTHER, TOKEN_LENGTH, Node, Stack
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -28,6 +30,8 @@ LABELS = {
     "ox_profile_self_hits_total": {"module", "function"},
     "ox_profile_seconds_total": {"module", "function", "state"},
     "ox_profile_self_seconds_total": {"module", "function", "state"},
+    "ox_profile_tree_seconds_total": {"path", "level", "label"},
+    "ox_profile_tree_self_seconds_total": {"path", "level", "label"},
     "ox_profile_samples_total": set(),
     "ox_profile_stacks_total": set(),
     "ox_profile_observed_seconds_total": {"state"},
@@ -100,12 +104,14 @@ def used(hits: int) -> Usage:
 
 
 HOT, COLD = Function("shop", "hot"), Function("shop", "cold")
+ROOT = Node("total", 0, "total")
+MAIN, LEAF = Node("totalmains", 1, "shop.main"), Node("totalmainsleafs", 2, "shop.leaf")
 
 
 def test_names_and_labels() -> None:
     """The metrics, their labels, types and help are exactly those of the contract."""
     published = publish()
-    published.record({HOT: used(8)})
+    published.recorder.record(Batch({HOT: used(8)}, tree={ROOT: 5}))
     _, text = expose("", published.registry)
     families = list(text_string_to_metric_families(text.decode()))
     found = {sample.name: sample for family in families for sample in family.samples}
@@ -123,6 +129,7 @@ def test_values() -> None:
     published.recorder.record(
         Batch(
             {HOT: Usage(6, 5, 4.5, 3.5, 2.5, 1.5)},
+            tree={ROOT: 500_000_000, MAIN: 0, LEAF: 2_000_000_000},
             samples=7,
             missed=8,
             delays={0.001: 3, 0.05: 2, math.inf: 1},
@@ -143,13 +150,19 @@ def test_values() -> None:
         ("ox_profile_seconds_total", "wait"): 3.5,
         ("ox_profile_self_seconds_total", "cpu"): 2.5,
         ("ox_profile_self_seconds_total", "wait"): 1.5,
+        ("ox_profile_tree_seconds_total", "total", "0", "total"): 2.5,
+        ("ox_profile_tree_self_seconds_total", "total", "0", "total"): 0.5,
+        ("ox_profile_tree_seconds_total", "shop.main", "1", "totalmains"): 2.0,
+        ("ox_profile_tree_self_seconds_total", "shop.main", "1", "totalmains"): 0.0,
+        ("ox_profile_tree_seconds_total", "shop.leaf", "2", "totalmainsleafs"): 2.0,
+        ("ox_profile_tree_self_seconds_total", "shop.leaf", "2", "totalmainsleafs"): 2.0,
         ("ox_profile_samples_total",): 7,
         ("ox_profile_stacks_total",): 5,
         ("ox_profile_observed_seconds_total", "cpu"): 2.5,
         ("ox_profile_observed_seconds_total", "wait"): 1.5,
         ("ox_profile_missed_samples_total",): 8,
         ("ox_profile_overhead_seconds_total",): 9.5,
-        ("ox_profile_series",): SERIES_PER_FUNCTION + OWN_SERIES,
+        ("ox_profile_series",): SERIES_PER_FUNCTION + 3 * SERIES_PER_NODE + OWN_SERIES,
         ("ox_profile_series_limit",): 2000,
         ("ox_profile_interval_seconds",): 0.02,
         ("ox_profile_running",): 0,
@@ -181,38 +194,62 @@ streams = st.lists(
 )
 
 
-@given(streams, st.integers(2, 12))
-def test_any_stream(stream: list[tuple[dict[Stack, Usage], float]], limit: int) -> None:
+@given(streams, st.integers(2, 12), st.integers(1, 12))
+def test_any_stream(stream: list[tuple[dict[Stack, Usage], float]], limit: int, nodes: int) -> None:
     """At every scrape sums are conserved, and over all of them `increase()` is what happened.
 
     Series come and go meanwhile: what they gain counts once, under one name or another, and
     nothing that lives ever decreases.
     """
-    published, ledger = publish(), Ledger(limit)
+    published, ledger, tree = publish(), Ledger(limit), Tree(nodes, "cpu")
     before = published.scrape()
-    now, recorded, increased = 0.0, 0, 0.0
+    now, recorded, increased, increased_tree = 0.0, 0, 0.0, 0.0
     for seen, elapsed in stream:
         now += elapsed
         gains, retired = ledger.settle(seen, now)
-        published.record(gains, retired=retired)
+        grown, retired_nodes = tree.settle(seen, now)
+        published.recorder.record(
+            Batch(gains, tree=grown, retired=retired, retired_nodes=retired_nodes)
+        )
         recorded += sum(usage.hits for usage in seen.values())
+        ended = {series_of(function) for function in retired} | {
+            series_of_node(node) for node in retired_nodes
+        }
         for _ in range(2):  # whatever is new is seen at 0 first
             scraped = published.scrape()
             check_sums(scraped)
+            check_tree(scraped)
             assert len(scraped) == total(scraped, "ox_profile_series")
-            assert len(scraped) <= SERIES_PER_FUNCTION * limit + OWN_SERIES
+            most = SERIES_PER_FUNCTION * limit + SERIES_PER_NODE * nodes + OWN_SERIES
+            assert len(scraped) <= most
             for series in before.keys() & scraped.keys():
-                if series[0].endswith("_total") and function_of(series) not in retired:
+                if series[0].endswith("_total") and series not in ended:
                     assert before[series] <= scraped[series]
             increased += increase(before, scraped, "ox_profile_self_hits_total")
+            increased_tree += increase(before, scraped, "ox_profile_tree_self_seconds_total")
             before = scraped
     assert recorded == increased == total(before, "ox_profile_stacks_total")
+    assert math.isclose(recorded / 4, increased_tree, abs_tol=1e-6)
 
 
-def function_of(series: Series) -> Function:
-    """Return the function that a series tells of."""
-    labels = dict(series[1])
-    return Function(labels.get("module", ""), labels.get("function", ""))
+def series_of_node(node: Node) -> Series:
+    """Return the series of a node's self time."""
+    labels = ("label", node.label), ("level", str(node.level)), ("path", node.path)
+    return "ox_profile_tree_self_seconds_total", labels
+
+
+def check_tree(scraped: Mapping[Series, float]) -> None:
+    """Check that the times of a node are its own and those of its children, at every scrape."""
+    times: dict[str, dict[str, float]] = {"seconds": {}, "self_seconds": {}}
+    for (name, labels), value in scraped.items():
+        if name.startswith("ox_profile_tree_"):
+            kind = name.removeprefix("ox_profile_tree_").removesuffix("_total")
+            times[kind][dict(labels)["path"]] = value
+    inclusive, own = times["seconds"], times["self_seconds"]
+    assert inclusive.keys() == own.keys()
+    for path, seconds in inclusive.items():
+        children = [s for child, s in inclusive.items() if child[:-TOKEN_LENGTH] == path]
+        assert math.isclose(seconds, own[path] + sum(children), abs_tol=1e-9)
 
 
 def check_sums(scraped: Mapping[Series, float]) -> None:
@@ -270,13 +307,50 @@ def test_an_heir_appears_with_its_total() -> None:
     assert 13 == published.scrape()[series_of(second)]
 
 
+def test_a_new_node_begins_at_0_and_so_does_its_time_in_those_above() -> None:
+    """What a node has on arrival is held back from its ancestors too: they never have less."""
+    published = publish()
+    published.recorder.record(Batch(tree={ROOT: 10**9}))
+    published.scrape()
+    published.recorder.record(Batch(tree={ROOT: 10**9, MAIN: 0, LEAF: 3 * 10**9}))
+    scraped = published.scrape()
+    check_tree(scraped)
+    assert (2, 0, 0) == tuple(scraped[series_of_node(node)] for node in (ROOT, MAIN, LEAF))
+    assert 2 == total(scraped, "ox_profile_tree_seconds_total", label="total")
+    scraped = published.scrape()
+    check_tree(scraped)
+    assert 5 == total(scraped, "ox_profile_tree_seconds_total", label="total")
+
+
+def test_an_heir_of_nodes_appears_with_their_time() -> None:
+    """What retired nodes had counts for those above as before, and not again."""
+    published = publish()
+    published.recorder.record(Batch(tree={ROOT: 10**9, MAIN: 2 * 10**9, LEAF: 3 * 10**9}))
+    published.scrape()
+    heir = Node("totalheirs", 1, f"{OTHER}.__retired_1__")
+    published.recorder.record(Batch(tree={ROOT: 0}, retired_nodes={MAIN: heir, LEAF: heir}))
+    scraped = published.scrape()
+    check_tree(scraped)
+    assert 5 == scraped[series_of_node(heir)]
+    assert 6 == total(scraped, "ox_profile_tree_seconds_total", label="total")
+    assert 6 == total(scraped, "ox_profile_tree_self_seconds_total")
+
+
 def test_memory_of_heirs_is_bounded() -> None:
     """The recorder remembers no more heirs than live."""
     published = publish()
     for number in range(100):
         last, next_ = (Function(OTHER, f"__retired_{n}__") for n in (number, number + 1))
-        published.record({HOT: used(1)}, retired={HOT: next_, last: next_})
-    assert 1 == len(published.recorder._recorded[1])
+        ended, heir = (Node(f"total{n:05}", 1, "m.f") for n in (number, number + 1))
+        published.recorder.record(
+            Batch(
+                {HOT: used(1)},
+                tree={ROOT: 1},
+                retired={HOT: next_, last: next_},
+                retired_nodes={ended: heir},
+            )
+        )
+    assert 2 == len(published.recorder._recorded[1])
 
 
 def test_series_of_a_running_profiler() -> None:

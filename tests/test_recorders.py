@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from ox_otel import Batch, CountingRecorder, Function, Profiler, Settings, Usage
 from ox_otel.otel import OtelRecorder
 from ox_otel.prometheus import PrometheusRecorder
-from ox_otel.recorders import NOTHING
+from ox_otel.recorders import NOTHING, Node, inclusive
 from ox_otel.testing import check_recorder
 
 FIELDS = {
@@ -241,6 +241,10 @@ batches = st.builds(
     Batch,
     functions=st.dictionaries(functions, usages, max_size=4),
     stacks=stacks,
+    tree=st.dictionaries(
+        st.sampled_from([Node("total", 0, "total"), Node("totalmains", 1, "m.main")]),
+        st.integers(0, 9),
+    ),
     samples=st.integers(0, 9),
     missed=st.integers(0, 9),
     overhead_seconds=seconds,
@@ -264,6 +268,8 @@ def test_batches_add_up(stream: list[Batch]) -> None:
     for batch in stream:
         total = total.plus(batch)
     assert added([batch.functions for batch in stream]) == total.functions
+    for node in {node for batch in stream for node in batch.tree}:
+        assert sum(batch.tree.get(node, 0) for batch in stream) == total.tree[node]
     assert sum(batch.samples for batch in stream) == total.samples
     assert sum(batch.missed for batch in stream) == total.missed
     assert sum(batch.overhead_seconds for batch in stream) == total.overhead_seconds
@@ -280,6 +286,39 @@ def test_retired_series_move_to_their_heir() -> None:
     total = first.plus(later)
     assert {heir: Usage(8, 6), HOT: Usage(1, 1)} == total.functions
     assert later.retired == total.retired
+
+
+def test_retired_nodes_move_to_their_heir() -> None:
+    """The same holds for nodes of the tree."""
+    root, old, heir = (
+        Node("total", 0, "total"),
+        Node("totalolder", 1, "m.f"),
+        Node("totalheirs", 1, "h"),
+    )
+    total = Batch(tree={root: 1, old: 2}).plus(Batch(tree={root: 3}, retired_nodes={old: heir}))
+    assert {root: 4, heir: 2} == total.tree
+    assert {old: heir} == total.retired_nodes
+
+
+def test_heirs_that_end_in_a_later_batch() -> None:
+    """Two batches as one lead straight to the last heir, functions and nodes alike."""
+    first, second = Function("__other__", "__retired_1__"), Function("__other__", "__retired_2__")
+    assert {HOT: second, first: second} == (
+        Batch(retired={HOT: first}).plus(Batch(retired={first: second})).retired
+    )
+    old, heir, last = (Node(f"total{name}", 1, name) for name in ("older", "heirs", "lasts"))
+    assert {old: last, heir: last} == (
+        Batch(retired_nodes={old: heir}).plus(Batch(retired_nodes={heir: last})).retired_nodes
+    )
+
+
+def test_inclusive_times() -> None:
+    """A node has with its own time that of all nodes whose paths begin with its path."""
+    paths = {"total": 1, "totalmains": 2, "totalmainsleafs": 4, "totalother": 8}
+    tree = {Node(path, len(path) // 5 - 1, path[-5:]): time for path, time in paths.items()}
+    times = {node.path: time for node, time in inclusive(tree).items()}
+    assert {"total": 15, "totalmains": 6, "totalmainsleafs": 4, "totalother": 8} == times
+    assert list(tree) == list(inclusive(tree))
 
 
 def test_a_sum_has_no_stacks() -> None:

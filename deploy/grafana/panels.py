@@ -172,6 +172,47 @@ def table(
     }
 
 
+def flame_graph(title: str, description: str, columns: dict[str, str]) -> Json:
+    """Draw a tree; `columns` are field -> query, of seconds by the labels path, level and label.
+
+    The panel looks for its fields by name, in one frame that is sorted as the tree is walked. It
+    knows times in nanoseconds only; other units are "samples" to it.
+    """
+    compute = [
+        {
+            "id": "calculateField",
+            "options": {
+                "mode": "binary",
+                "binary": {"left": f"Value #{ref}", "operator": "*", "right": "1000000000"},
+                "alias": name,
+            },
+        }
+        for ref, name in zip(REFS, columns, strict=False)
+    ]
+    return panel(
+        "flamegraph",
+        title,
+        description,
+        (WIDTH, 24),
+        [
+            {"expr": expr, "format": "table", "instant": True, "range": False}
+            for expr in columns.values()
+        ],
+    ) | {
+        "transformations": [
+            {"id": "merge", "options": {}},
+            {"id": "sortBy", "options": {"sort": [{"field": "path"}]}},
+            *compute,
+            {
+                "id": "convertFieldType",
+                "options": {"conversions": [{"targetField": "level", "destinationType": "number"}]},
+            },
+        ],
+        "fieldConfig": {"defaults": {"unit": "ns"}, "overrides": []},
+        "options": {},
+    }
+
+
 def stat(
     title: str, description: str, query: str, *, unit: str = "none", limit: float | None = None
 ) -> Json:
@@ -304,6 +345,11 @@ def one_of(name: str, choices: Sequence[str], chosen: str) -> Json:
     }
 
 
+def offset_choice(name: str, choices: Sequence[str], chosen: str) -> Json:
+    """Let the reader choose a duration, or type another one."""
+    return one_of(name, choices, chosen) | {"allowCustomValue": True}
+
+
 def placed(rows: dict[str, Sequence[Json]]) -> Iterator[Json]:
     """Yield each row's heading and panels, numbered, from left to right and from top to bottom."""
     number = top = 0
@@ -336,6 +382,16 @@ def dashboard(
         "graphTooltip": 1,  # all panels mark the moment that the pointer is at
         "time": {"from": "now-1h", "to": "now"},
         "refresh": "1m",
+        "links": [
+            {
+                "type": "dashboards",
+                "title": "ox_otel",
+                "tags": ["ox_otel"],
+                "asDropdown": True,
+                "includeVars": True,
+                "keepTime": True,
+            }
+        ],
         "templating": {"list": variables},
         "panels": list(placed(rows)),
     }

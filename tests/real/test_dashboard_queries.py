@@ -54,13 +54,19 @@ VARIABLES = {
     "$module": ".*",
     "$function": ".*",
     "$top": "5",
+    "$before": "9s",
+    "$version": ".*",
+    "$baseline": ".*",
 }
+DAYS = re.compile(r"(?<=offset )\d+d")
+"""Offsets that dashboards have for good; no server here is as old."""
 
 
 def substituted(expr: str, **variables: str) -> str:
     """Return the query as Grafana would send it."""
     values = VARIABLES | {f"${name}": value for name, value in variables.items()}
-    return re.sub(r"\$\w+", lambda variable: values[variable[0]], expr)
+    recent = DAYS.sub(values["$before"], expr)
+    return re.sub(r"\$\w+", lambda variable: values[variable[0]], recent)
 
 
 def queries() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -126,23 +132,23 @@ def test_legend_names_labels_that_the_answer_has(store: Any, target: dict[str, A
 
 def test_functions_are_chosen_once_for_the_whole_graph(store: Any) -> None:
     """A graph of the first function is one line, though another one is first from time to time."""
-    expr = QUERIES["ox_otel: CPU by function: self: A"]["expr"]
+    expr = QUERIES["overview: CPU by function: self: A"]["expr"]
     shown = store.query_range(substituted(expr, top="1"), seconds=10)
     assert {"burn_first"} == {labels["function"] for labels, _ in shown}
 
 
 def test_share_of_nothing_is_zero(store: Any) -> None:
     """While no CPU is unplaced its share is 0 for each process, which is not the same as no data."""
-    expr = QUERIES["ox_otel: CPU under __unplaced__: A"]["expr"]
+    expr = QUERIES["health: CPU under __unplaced__: A"]["expr"]
     shares = store.query(substituted(expr).replace("__unplaced__", "no such function"))
     assert [0.0] == [value for _, value in shares]
 
 
 def test_what_a_graph_shows_adds_up_to_what_was_observed(store: Any) -> None:
     """The lines of a stacked graph, everything else included, are all of the CPU observed."""
-    lines = QUERIES["ox_otel: CPU by function: self: A"]["expr"]
-    rest = QUERIES["ox_otel: CPU by function: self: B"]["expr"]
-    observed = QUERIES["ox_otel: CPU: A"]["expr"]
+    lines = QUERIES["overview: CPU by function: self: A"]["expr"]
+    rest = QUERIES["overview: CPU by function: self: B"]["expr"]
+    observed = QUERIES["overview: CPU: A"]["expr"]
     deadline = time.monotonic() + 30  # for a while a rate of a new series may be off
     while True:
         # in one query, lest a scrape comes between them
@@ -172,6 +178,34 @@ def test_scrape_configuration_is_valid(promtool: str) -> None:
     file = DEPLOY / "prometheus" / "prometheus.yml"
     check = subprocess.run([promtool, "check", "config", file], capture_output=True, text=True)
     assert 0 == check.returncode, check.stderr
+
+
+def test_rules_are_valid(promtool: str) -> None:
+    """Prometheus' own checker accepts each file of rules that we hand out."""
+    files = sorted((DEPLOY / "prometheus" / "rules").glob("*.yml"))
+    check = subprocess.run([promtool, "check", "rules", *files], capture_output=True, text=True)
+    assert (0, len(files)) == (check.returncode, check.stdout.count("SUCCESS")), check.stderr
+
+
+def test_rules_do_what_their_tests_say(promtool: str) -> None:
+    """Prometheus' own test runner finds the sums and alerts that are expected of given series."""
+    folder = DEPLOY / "prometheus" / "tests"
+    files = sorted(path.name for path in folder.glob("*.yml"))
+    check = subprocess.run(
+        [promtool, "test", "rules", *files], cwd=folder, capture_output=True, text=True
+    )
+    assert (0, len(files)) == (check.returncode, check.stdout.count("SUCCESS")), check.stderr
+
+
+def test_every_rule_has_a_test() -> None:
+    """Each recording and alert is named in the tests of the rules."""
+    folder = DEPLOY / "prometheus"
+    tests = "".join(path.read_text() for path in (folder / "tests").glob("*.yml"))
+    for path in (folder / "rules").glob("*.yml"):
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            for rule in group["rules"]:
+                name = rule.get("record") or rule["alert"]
+                assert re.search(rf"(expr|alertname): {re.escape(name)}\b", tests), name
 
 
 def test_victoria_metrics_scrapes_without_complaint(victoria_metrics: Any, profiled: str) -> None:

@@ -1,0 +1,2 @@
+exports.OpenAssistantButton = () => null;
+exports.createAssistantContextItem = () => null;

@@ -72,7 +72,7 @@ class Settings:
         False,
         as_truth,
         "true or false",
-        "sample the master of gunicorn or Celery, too, once it has forked workers",
+        "sample the master of gunicorn, Celery or uWSGI, too, once it has forked workers",
     )
     engine: str = _setting(
         "auto",

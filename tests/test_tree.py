@@ -343,8 +343,8 @@ def test_candidates_are_bounded() -> None:
 
 
 def burn() -> None:
-    """Use CPU in a function that is seen running."""
-    for _ in range(100_000):
+    """Use CPU for longer than the switch interval, so that it is seen running."""
+    for _ in range(2_000_000):
         pass
 
 

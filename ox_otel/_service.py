@@ -34,6 +34,7 @@ class Service:
         self._heard: dict[str, str] = {}  # what each file said when we did as it says
         self._ear: socket.socket | None = None
         self._worker: Worker | None = None
+        self._closed = False
         os.makedirs(folder, 0o700, exist_ok=True)
         found = os.lstat(folder)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
@@ -63,7 +64,8 @@ class Service:
                     mouth.sendto(b"!", ear)
 
     def close(self) -> None:
-        """Leave the service, within a second."""
+        """Leave the service for good, within a second; children forked later stay away, too."""
+        self._closed = True
         if self._ear is not None:
             self._ear.shutdown(socket.SHUT_RDWR)
             if self._worker is not None:
@@ -91,8 +93,9 @@ class Service:
             self._ear = None
 
     def _join_as_child(self) -> None:
-        with suppress(OSError, RuntimeError, MemoryError):
-            self._join()
+        if not self._closed:
+            with suppress(OSError, RuntimeError, MemoryError):
+                self._join()
 
     def _ears(self) -> list[str]:
         """Return the addresses of the processes that live; remove those of the others."""

@@ -104,6 +104,16 @@ def test_who_comes_later_does_the_same(folder: Path) -> None:
     assert ("paused", 0.5) == (later.status().state, later.status().interval)
 
 
+def test_a_child_does_not_come_back(folder: Path) -> None:
+    """Who is forked when its parent has left the service is not in it, whatever the host keeps."""
+    kept = install(run_dir=folder)
+    uninstall()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(len(list(folder.iterdir())))
+    assert (0, False) == (os.waitpid(pid, 0)[1], kept.is_paused())
+
+
 def test_a_process_that_was_killed_is_forgotten(folder: Path) -> None:
     """What it leaves in the folder is removed by whoever comes next, or asks for something."""
     code = "import os, sys, ox_otel; ox_otel.install(run_dir=sys.argv[1]); os._exit(0)"

@@ -1,8 +1,10 @@
 """The one module that knows all the others: settings in, a running profiler out."""
 
+import atexit
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from importlib import import_module
 from threading import RLock
@@ -112,7 +114,7 @@ def _assemble(installed: _Installed) -> None:
     """Connect the profiler with all that it needs, and start it."""
     profiler, settings, undo, doors = installed
     undo.callback(profiler.cancel)
-    undo.callback(doors.close)
+    _at_the_end(doors.close, undo)
     if not settings.enabled or sys.is_finalizing():  # nothing can be imported any more
         return
     for choice in settings.recorders:
@@ -125,6 +127,13 @@ def _assemble(installed: _Installed) -> None:
     if follow_uwsgi():
         profiler.hand_over()
         _hand_over()
+
+
+def _at_the_end(close: Callable[[], None], undo: ExitStack) -> None:
+    """Have *close* called when the interpreter ends, too: no thread and no file of ours remains."""
+    undo.callback(close)
+    undo.callback(atexit.unregister, close)
+    atexit.register(close)
 
 
 def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Recorder:
@@ -171,7 +180,7 @@ def _join_service(profiler: Profiler, folder: str, undo: ExitStack) -> None:
         warn("ox_otel: no service in %s: %s", folder, error)
         return
     profiler.share = service.share
-    undo.callback(service.close)
+    _at_the_end(service.close, undo)
 
 
 def _serve(installed: _Installed) -> None:

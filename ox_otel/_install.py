@@ -1,8 +1,10 @@
 """The one module that knows all the others: settings in, a running profiler out."""
 
+import atexit
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from importlib import import_module
 from threading import RLock
@@ -10,6 +12,7 @@ from typing import NamedTuple, Unpack
 
 from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
 from ox_otel._interpreter import risk
+from ox_otel._native import get_ident
 from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
@@ -26,6 +29,7 @@ class _Installed(NamedTuple):
 
 _lock = RLock()  # the module of a recorder may call `install` itself
 _installed: _Installed | None = None
+_installing: int | None = None  # the thread that is at it; 0 if it is one of our parent's
 
 
 def install(**settings: Unpack[Arguments]) -> Profiler:
@@ -36,9 +40,11 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
     Raises:
         ConfigError: a setting is wrong, or a recorder cannot be had; nothing is installed then.
     """
-    global _installed
+    global _installed, _installing  # noqa: PLW0603
     notice_fork()
     with _lock:
+        if _installing == 0:  # it will never end
+            uninstall()
         profiler = get()
         if profiler is None:
             unknown = unknown_variables(os.environ)
@@ -52,12 +58,14 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
             new = _Installed(Profiler(wanted), wanted, ExitStack(), ExitStack())
             if _installed is not None:  # a signal handler has been faster
                 return _installed.profiler
-            _installed, profiler = new, new.profiler
+            _installing, _installed, profiler = get_ident(), new, new.profiler
             try:
                 _assemble(new)
             except BaseException:
                 uninstall()
                 raise
+            finally:
+                _installing = None
         return profiler
 
 
@@ -81,8 +89,10 @@ def uninstall() -> None:
 
 def _renew() -> None:
     """In a forked child: whoever held the lock does not exist here."""
-    global _lock  # noqa: PLW0603
+    global _lock, _installing  # noqa: PLW0603
     _lock = RLock()
+    if _installing not in (None, get_ident()):
+        _installing = 0
 
 
 def _resume() -> None:
@@ -112,7 +122,7 @@ def _assemble(installed: _Installed) -> None:
     """Connect the profiler with all that it needs, and start it."""
     profiler, settings, undo, doors = installed
     undo.callback(profiler.cancel)
-    undo.callback(doors.close)
+    _at_the_end(doors.close, undo)
     if not settings.enabled or sys.is_finalizing():  # nothing can be imported any more
         return
     for choice in settings.recorders:
@@ -125,6 +135,13 @@ def _assemble(installed: _Installed) -> None:
     if follow_uwsgi():
         profiler.hand_over()
         _hand_over()
+
+
+def _at_the_end(close: Callable[[], None], undo: ExitStack) -> None:
+    """Have *close* called when the interpreter ends, too: no thread and no file of ours remains."""
+    undo.callback(close)
+    undo.callback(atexit.unregister, close)
+    atexit.register(close)
 
 
 def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Recorder:
@@ -171,7 +188,7 @@ def _join_service(profiler: Profiler, folder: str, undo: ExitStack) -> None:
         warn("ox_otel: no service in %s: %s", folder, error)
         return
     profiler.share = service.share
-    undo.callback(service.close)
+    _at_the_end(service.close, undo)
 
 
 def _serve(installed: _Installed) -> None:

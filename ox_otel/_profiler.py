@@ -14,7 +14,7 @@ from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, own_idents
 from ox_otel._pipeline import Pipeline, Places, series
 from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
-from ox_otel._status import State, Status, Wishes
+from ox_otel._status import State, Status, Wish, Wishes
 from ox_otel.recorders import Answer, Batch, Recorder
 
 STOP_SECONDS = 1.0
@@ -34,12 +34,13 @@ class Profiler:
 
     Attributes:
         url: the address of our own endpoint, empty where there is none.
-        share: has all processes of the service do as this one; where there is no service, nothing.
+        share: has all processes of the service do as this one, in one respect; where there is no
+            service, nothing.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.url = ""
-        self.share: Callable[[], None] = lambda: None
+        self.share: Callable[[Wish], None] = lambda _: None
         self._settings = settings or Settings()
         self._recorders: list[tuple[Recorder, bool]] = []  # and whether it is quick
         self._obstacle = unsupported(self._settings.engine)

@@ -1,7 +1,7 @@
 """The processes of one service: what is wished of one of them over HTTP, all do.
 
-They share a folder. A file in it holds the wishes, and each process has a socket there on which a
-thread of ours is told that they have changed: it waits without waking up, paused or not.
+They share a folder. It has a file for each wish, and each process has a socket there on which a
+thread of ours is told that one has changed: it waits without waking up, paused or not.
 """
 
 import os
@@ -12,9 +12,9 @@ from contextlib import suppress
 from ox_otel._fork import follow_forks
 from ox_otel._native import Worker, get_ident
 from ox_otel._profiler import Profiler
+from ox_otel._status import Wish, Wishes
 
 _CLOSE_SECONDS = 1.0
-_WORDS = {True: "paused", False: "unpaused"}
 
 
 class Service:
@@ -31,8 +31,10 @@ class Service:
     def __init__(self, folder: str, profiler: Profiler) -> None:
         self._folder = folder
         self._profiler = profiler
+        self._heard: dict[str, str] = {}  # what each file said when we did as it says
         self._ear: socket.socket | None = None
         self._worker: Worker | None = None
+        self._closed = False
         os.makedirs(folder, 0o700, exist_ok=True)
         found = os.lstat(folder)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
@@ -40,28 +42,30 @@ class Service:
         self._join()
         follow_forks(self._leave_to_parent, self._join_as_child)
 
-    def share(self) -> None:
-        """Have all processes of the service do as this one does now.
+    def share(self, wish: Wish) -> None:
+        """Have all processes of the service do as this one does now, in this one respect.
 
         Raises:
             OSError: it cannot be written down; nobody is told then.
         """
-        paused, interval = self._profiler.wishes()
-        draft = f"{self._folder}/wishes.{os.getpid()}-{get_ident()}"
+        value = getattr(self._profiler.wishes(), wish)
+        draft = f"{self._folder}/{wish}.{os.getpid()}-{get_ident()}"
         file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            os.write(file, f"{_WORDS[paused]} {interval!r}\n".encode())
+            # what is wished once more is told from what was wished before
+            os.write(file, f"{value!r} {os.urandom(8).hex()}\n".encode())
         finally:
             os.close(file)
-        os.replace(draft, f"{self._folder}/wishes")
+        os.replace(draft, f"{self._folder}/{wish}")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mouth:
             mouth.setblocking(False)
             for ear in self._ears():
-                with suppress(OSError):  # whoever has so many waiting will look at the file
+                with suppress(OSError):  # whoever has so many waiting will look at the files
                     mouth.sendto(b"!", ear)
 
     def close(self) -> None:
-        """Leave the service, within a second."""
+        """Leave the service for good, within a second; children forked later stay away, too."""
+        self._closed = True
         if self._ear is not None:
             self._ear.shutdown(socket.SHUT_RDWR)
             if self._worker is not None:
@@ -89,8 +93,9 @@ class Service:
             self._ear = None
 
     def _join_as_child(self) -> None:
-        with suppress(OSError, RuntimeError, MemoryError):
-            self._join()
+        if not self._closed:
+            with suppress(OSError, RuntimeError, MemoryError):
+                self._join()
 
     def _ears(self) -> list[str]:
         """Return the addresses of the processes that live; remove those of the others."""
@@ -115,15 +120,26 @@ class Service:
             self._obey()
 
     def _obey(self) -> None:
-        """Do as the file says, if it says anything."""
-        with suppress(OSError, ValueError):
-            with open(f"{self._folder}/wishes", encoding="ascii") as file:
-                word, interval = file.read(100).split()
-            self._profiler.set_interval(interval)
-            if word == _WORDS[True]:
-                self._profiler.pause()
-            elif word == _WORDS[False]:
-                self._profiler.unpause()
+        """Do as those files say that have changed, if they say anything.
+
+        What the host has wished of this process alone since then holds until the next request.
+        """
+        for wish in Wishes._fields:
+            with suppress(OSError, ValueError):
+                with open(f"{self._folder}/{wish}", encoding="ascii") as file:
+                    said = file.read(100)
+                if said != self._heard.get(wish):
+                    self._heard[wish] = said
+                    value, _ = said.split()
+                    self._do(wish, value)
+
+    def _do(self, wish: str, value: str) -> None:
+        if wish == "interval":
+            self._profiler.set_interval(value)
+        elif value == "True":
+            self._profiler.pause()
+        elif value == "False":
+            self._profiler.unpause()
 
 
 def _remove(ear: socket.socket) -> None:

@@ -17,6 +17,10 @@ OWN_SERIES = 11 + len(ERROR_KINDS) + 8
 """Series that tell of the profiler itself; all others belong to functions."""
 
 
+Wish = Literal["paused", "interval"]
+"""One of the `Wishes`."""
+
+
 class Wishes(NamedTuple):
     """What can be wished of a profiler that runs: rest, and seconds between two samples."""
 

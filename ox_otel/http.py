@@ -153,20 +153,20 @@ def _status(_: Request, exposure: Exposure) -> Response:
 
 def _pause(request: Request, exposure: Exposure) -> Response:
     exposure.profiler.pause()
-    exposure.profiler.share()
+    exposure.profiler.share("paused")
     return _status(request, exposure)
 
 
 def _unpause(request: Request, exposure: Exposure) -> Response:
     exposure.profiler.unpause()
-    exposure.profiler.share()
+    exposure.profiler.share("paused")
     return _status(request, exposure)
 
 
 def _interval(request: Request, exposure: Exposure) -> Response:
     sent = parse_qs(request.query) | parse_qs(request.body.decode("utf-8", "replace"))
     exposure.profiler.set_interval(sent.get("seconds", [""])[0])
-    exposure.profiler.share()
+    exposure.profiler.share("interval")
     return _status(request, exposure)
 
 

@@ -190,13 +190,18 @@ def make():
 slow.make = make
 threading.Thread(target=ox_otel.install, kwargs={"recorders": "slow:make"}).start()
 making.wait()
-print(end(child(lambda: (ox_otel.uninstall(), ox_otel.install()))))
+def install():
+    profiler = ox_otel.install(recorders="prometheus")
+    until(lambda: profiler.status().samples)
+    assert b"ox_profile_running 1.0" in generate_latest(REGISTRY)
+    assert profiler is ox_otel.install()
+print(end(child(lambda: (ox_otel.uninstall(), ox_otel.install()))), end(child(install)))
 """
 
 
 def test_an_installation_is_not_left_locked() -> None:
-    """A child forked while another thread installs can install for itself."""
-    assert ("0\n", "") == run(INSTALLING)
+    """A child forked while another thread installs can install for itself, all of it."""
+    assert ("0 0\n", "") == run(INSTALLING)
 
 
 FORKING = """

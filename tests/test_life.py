@@ -72,6 +72,25 @@ def test_installed_at_exit() -> None:
     assert (0, "True\nNone True\n", "") == run(AT_EXIT)
 
 
+LAST = """
+import tempfile
+folder = tempfile.mkdtemp()
+@atexit.register
+def last():
+    until(lambda: len(os.listdir("/proc/self/task")) == 1)  # the kernel is a little behind
+    print(os.listdir(folder))
+    os.rmdir(folder)
+profiler = ox_otel.install(port=f"unix:{folder}/{{pid}}.sock", run_dir=folder)
+print(len(os.listdir(folder)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows threads in /proc")
+def test_nothing_remains_at_exit() -> None:
+    """When the interpreter ends, so do all our threads, and the files of our sockets are gone."""
+    assert (0, "2\n[]\n", "") == run(LAST)
+
+
 HANDLER = """
 calls = []
 def handler(*_):

@@ -70,14 +70,48 @@ def test_two_processes_do_the_same(folder: Path) -> None:
     service.close()
 
 
+def test_only_what_was_asked_is_shared(folder: Path) -> None:
+    """A request changes one thing everywhere, and nothing that a process was told for itself."""
+    mine, others = install(run_dir=folder, port=0), Profiler(Settings(interval=0.05))
+    service = Service(str(folder), others)
+    mine.pause()
+    post(mine.url + "/interval?seconds=0.5")
+    until(lambda: others.wishes().interval == 0.5)
+    assert not others.wishes().paused
+    others.set_interval(0.1)
+    post(mine.url + "/pause")
+    until(lambda: others.wishes().paused)
+    others.unpause()
+    post(mine.url + "/interval?seconds=0.3")
+    until(lambda: others.wishes().interval == 0.3)
+    assert not others.wishes().paused
+    mine.unpause()
+    others.set_interval(0.2)
+    post(mine.url + "/pause")  # once more
+    until(lambda: others.wishes().paused)
+    assert (True, 0.2) == others.wishes()
+    service.close()
+
+
 def test_who_comes_later_does_the_same(folder: Path) -> None:
     """A process that starts when something has been wished does so from the start."""
     first = install(run_dir=folder, interval=0.5)
     first.pause()
-    first.share()
+    first.share("paused")
+    first.share("interval")
     uninstall()
     later = install(run_dir=folder)
     assert ("paused", 0.5) == (later.status().state, later.status().interval)
+
+
+def test_a_child_does_not_come_back(folder: Path) -> None:
+    """Who is forked when its parent has left the service is not in it, whatever the host keeps."""
+    kept = install(run_dir=folder)
+    uninstall()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(len(list(folder.iterdir())))
+    assert (0, False) == (os.waitpid(pid, 0)[1], kept.is_paused())
 
 
 def test_a_process_that_was_killed_is_forgotten(folder: Path) -> None:
@@ -88,10 +122,10 @@ def test_a_process_that_was_killed_is_forgotten(folder: Path) -> None:
     profiler = install(run_dir=folder)
     assert 1 == len(list(folder.glob("*.sock")))
     subprocess.run(killed, check=True)
-    profiler.share()
+    profiler.share("paused")
     assert 1 == len(list(folder.glob("*.sock")))
     uninstall()
-    assert ["wishes"] == [path.name for path in folder.iterdir()]
+    assert ["paused"] == [path.name for path in folder.iterdir()]
 
 
 def test_a_folder_of_this_user_only(folder: Path) -> None:
@@ -114,22 +148,21 @@ def test_a_folder_that_is_not_safe(
     else:
         folder.touch()
     profiler = install(run_dir=folder)
-    profiler.share()
+    profiler.share("paused")
     assert "running" == profiler.status().state
     assert 1 == len(caplog.messages)
     assert not folder.is_dir() or [] == list(folder.iterdir())
 
 
+@pytest.mark.parametrize("wish", ["paused", "interval"])
 @pytest.mark.parametrize(
-    "content", ["", "paused", "paused nan\n", "paused 1e9", "resting 0.5", "a b c", "\0\xff 1"]
+    "content", ["", "True", "0.5", "nan 1", "1e9 1", "a b", "0.5 b c", "\0\xff 1"]
 )
-def test_a_file_that_says_nothing_valid(folder: Path, content: str) -> None:
-    """A file that is cut off or tampered with changes nothing, or what is valid in it."""
+def test_a_file_that_says_nothing_valid(folder: Path, wish: str, content: str) -> None:
+    """A file that is cut off or tampered with changes nothing."""
     folder.mkdir(0o700)
-    (folder / "wishes").write_text(content, encoding="latin-1")
-    profiler = install(run_dir=folder)
-    assert not profiler.is_paused()
-    assert profiler.wishes().interval in (0.02, 0.5)
+    (folder / wish).write_text(content, encoding="latin-1")
+    assert (False, 0.02) == install(run_dir=folder).wishes()
 
 
 def switches(pids: list[str]) -> int:

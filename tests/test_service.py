@@ -104,6 +104,7 @@ def test_who_comes_later_does_the_same(folder: Path) -> None:
     assert ("paused", 0.5) == (later.status().state, later.status().interval)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside what is just ending
 def test_a_child_does_not_come_back(folder: Path) -> None:
     """Who is forked when its parent has left the service is not in it, whatever the host keeps."""
     kept = install(run_dir=folder)

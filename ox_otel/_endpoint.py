@@ -167,7 +167,8 @@ class _Conversation(BaseHTTPRequestHandler):
         """Read with a deadline."""
         super().setup()
         self.rfile.close()
-        self.rfile = io.BufferedReader(_Patience(self.connection))
+        # the default, 128 KiB from 3.14 on, would take all that a client may send in one reading
+        self.rfile = io.BufferedReader(_Patience(self.connection), 8192)
 
     def do_GET(self) -> None:
         """Answer a request, whatever its method."""

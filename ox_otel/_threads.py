@@ -128,9 +128,7 @@ class Threads:
         if len(self._names.known) > MAX_CODES:
             self._forget()
         self._away = {ident: one for ident, one in self._away.items() if _read_clock(one)}
-        # nobody's clock goes unread for longer than from one batch to the next
-        self._moving = set()
-        self._explained = NEVER
+        self._recheck()
         return stacks
 
     def cost(self) -> float:
@@ -155,6 +153,11 @@ class Threads:
             thread.seen = False
             thread.running = False
         self._others = NEVER
+
+    def _recheck(self) -> None:
+        """Have the next sample read all clocks: none goes unread from one batch to the next."""
+        self._moving = set()
+        self._explained = NEVER
 
     def _part(self, idents: AbstractSet[int]) -> None:
         """Part with threads that are not among *idents*; have new ones asked whether they moved."""

@@ -7,17 +7,18 @@ All else, hits and waiting, comes from samples, of which a few a second will do.
 
 import random
 import signal
+import time
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 
 from ox_otel import _ticks
 from ox_otel._fork import follow_forks
 from ox_otel._interpreter import blocks_signal
-from ox_otel._looks import Look, Thread
+from ox_otel._looks import Look, Site, Stranger, Thread
 from ox_otel._names import Names
 from ox_otel._strangers import Strangers
 from ox_otel._tallies import Ids, Tally
-from ox_otel._threads import Threads
+from ox_otel._threads import UNNOTICED, Threads, _cpu_of_others, _read_clock
 from ox_otel.recorders import Stack, Usage
 
 PACE = 5
@@ -28,6 +29,14 @@ TICKS_AN_INTERVAL = 2
 
 PATIENCE = 5
 """Periods of CPU without a tick after which a thread's CPU is given up as not to be placed."""
+
+CHECKED = 5
+"""Batches until all clocks are read, if what the process used gives no reason to."""
+
+GLANCE = 50
+"""Threads at most that a sample looks at without a list of all."""
+
+NO_SITE: Site = (0, 0)  # it is known who used CPU, whether it was seen running or not
 
 
 _owner: "Ticks | None" = None
@@ -79,6 +88,8 @@ class Ticks(Threads):
         self._accounts: dict[int, Account] = {}  # by ident
         self._by_handle: dict[int, Account] = {}
         self._deaf: set[Thread] = set()
+        self._batches = 0  # since all clocks were read because it was time
+        self._batch_at = 0
 
     def sample(self, delay: float) -> bool:
         """Look at every thread once, as `Threads` does; take the ticks since the last sample."""
@@ -87,11 +98,48 @@ class Ticks(Threads):
         if self.reason:
             return super().sample(delay)
         self._set_period(round(1e9 * self._interval() / TICKS_AN_INTERVAL))
-        moved = super().sample(delay)
+        moved = self._glance()
+        if moved is None:
+            moved = super().sample(delay)
+            self._arm(ident for ident in self._moving if ident in self._threads)
         self._take()
-        self._arm(ident for ident in self._moving if ident in self._threads)
         self._strangers.introduce()
         return moved
+
+    def _glance(self) -> bool | None:
+        """Take a sample of the threads that moved lately; return whether any has moved since.
+
+        Returns None, and has done nothing, where that would not do: somebody has used CPU that
+        these have not, or one of them does not tick, or no longer.
+        """
+        if len(self._moving) > GLANCE:
+            return None
+        now = time.monotonic_ns()
+        moved: list[tuple[Thread, int, Ids]] = []
+        explained = self._explained
+        for ident in self._moving:
+            account = self._accounts.get(ident)
+            cpu = _read_clock(account.thread) if account else 0
+            if not account or not cpu:
+                return None
+            thread = account.thread
+            if cpu != thread.cpu or not thread.seen:
+                stack = _ticks.look(account.handle)
+                if not stack:
+                    return None
+                explained += cpu - thread.cpu
+                moved.append((thread, cpu, self._ids_of(stack)))
+        if (others := _cpu_of_others()) - explained >= UNNOTICED:
+            return None
+        self._now, self._others = now, others
+        self._samples += 1
+        for thread, cpu, ids in moved:
+            self._count_parked(thread, self._samples - 1, self._previous)
+            self._read(thread, cpu)
+            used = max(cpu - thread.counted, 0)
+            self._count(Look(thread, used, ids, NO_SITE, interrupted=False), running=False)
+        self._previous = now
+        return bool(moved)
 
     def drain(self) -> dict[Stack, Usage]:
         """Return what each stack used since the last drain."""
@@ -194,16 +242,20 @@ class Ticks(Threads):
             elif not stack:
                 tally = self._tallies.unplaced((), ())
             else:
-                account.ids = tuple(
-                    [
-                        frame if isinstance(frame, int) else self._strangers.id_of(frame)
-                        for frame in stack[: self._max_depth]
-                    ]
-                )
+                account.ids = self._ids_of(stack)
                 tally = self._tallies.of(account.ids)
             tally.cpu += weight * self._period
             account.due -= weight * self._period
             account.ticks += weight
+
+    def _ids_of(self, stack: tuple[int | Stranger, ...]) -> Ids:
+        """Return the ids of the functions on a stack as the extension has seen it."""
+        return tuple(
+            [
+                frame if isinstance(frame, int) else self._strangers.id_of(frame)
+                for frame in stack[: self._max_depth]
+            ]
+        )
 
     def _place(self, look: Look, used: int, *, running: bool) -> None:
         """Count the CPU of a thread that ticks as due, that of others as the portable engine does."""
@@ -212,6 +264,16 @@ class Ticks(Threads):
             super()._place(look, used, running=running)
         else:
             account.due += used
+
+    def _recheck(self) -> None:
+        """Have all clocks read after some batches; until then ask those first that moved lately."""
+        if self._batches % CHECKED == 0:
+            super()._recheck()
+        else:
+            threads, since = self._threads, self._batch_at
+            self._moving = {i for i in self._moving if i in threads and threads[i].read_at > since}
+        self._batches += 1
+        self._batch_at = time.monotonic_ns()
 
     def _part(self, idents: AbstractSet[int]) -> None:
         """Part with threads that have ended, once their last ticks are counted."""
@@ -234,4 +296,5 @@ class Ticks(Threads):
         self._strangers.forget()
         for account in self._accounts.values():
             account.ids = ()
+        self._batches = 0
         super()._forget()

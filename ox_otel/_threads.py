@@ -20,7 +20,7 @@ from ox_otel._looks import Look, Thread
 from ox_otel._names import Names
 from ox_otel._native import get_ident, own_idents
 from ox_otel._placement import Placement, is_interruptible
-from ox_otel._tallies import Tallies
+from ox_otel._tallies import Tallies, Tally
 from ox_otel.recorders import Stack, Usage
 
 LOOKING = 1_000_000
@@ -264,7 +264,7 @@ class Threads:
         used = min(look.used, elapsed)
         self._place(look, used, running=running)
         tally.hits += 1
-        tally.wait += elapsed - used
+        self._count_wait(thread, tally, elapsed - used)
         # not the clock: what it seems to have run ahead of the time counts next time
         thread.counted += used
         thread.counted_at = self._now
@@ -283,6 +283,10 @@ class Threads:
             thread.tally.cpu += used
         elif used:
             self._tallies.unplaced(thread.ids or look.ids, look.ids).cpu += used
+
+    def _count_wait(self, _thread: Thread, tally: Tally, waited: int) -> None:
+        """Count the time that a thread waited since the last look at it where it stands now."""
+        tally.wait += waited
 
     def _walk(self, frame: FrameType | None) -> tuple[int, ...]:
         """Return the ids of the code objects on a stack, leaf first."""

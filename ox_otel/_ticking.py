@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 
 from ox_otel import _ticks
+from ox_otel._accounts import Account, place_core_waits
 from ox_otel._fork import follow_forks
 from ox_otel._interpreter import blocks_signal
 from ox_otel._looks import Look, Site, Stranger, Thread
@@ -49,19 +50,6 @@ def _after_fork() -> None:
 
 
 follow_forks(_after_fork)
-
-
-class Account:
-    """The CPU of one thread that ticks; nanoseconds."""
-
-    __slots__ = ("due", "handle", "ids", "thread", "ticks")
-
-    def __init__(self, thread: Thread, handle: int) -> None:
-        self.thread = thread
-        self.handle = handle
-        self.due = 0  # what its clock has counted and no tick stands for yet
-        self.ticks = 0  # since the last drain
-        self.ids: Ids = thread.ids  # where it ticked last
 
 
 class Ticks(Threads):
@@ -151,7 +139,7 @@ class Ticks(Threads):
                     self._disarm(account)
                 else:
                     self._give_up(account)
-            account.ticks = 0
+        place_core_waits(self._accounts.values())
         return super().drain()
 
     def cost(self) -> float:
@@ -244,9 +232,7 @@ class Ticks(Threads):
             else:
                 account.ids = self._ids_of(stack)
                 tally = self._tallies.of(account.ids)
-            tally.cpu += weight * self._period
-            account.due -= weight * self._period
-            account.ticks += weight
+            account.tick(tally, weight, weight * self._period)
 
     def _ids_of(self, stack: tuple[int | Stranger, ...]) -> Ids:
         """Return the ids of the functions on a stack as the extension has seen it."""
@@ -264,6 +250,14 @@ class Ticks(Threads):
             super()._place(look, used, running=running)
         else:
             account.due += used
+
+    def _count_wait(self, thread: Thread, tally: Tally, waited: int) -> None:
+        """Count waiting of a thread that ticks so that it can be placed anew when more is known."""
+        account = self._accounts.get(thread.ident)
+        if account is None:
+            super()._count_wait(thread, tally, waited)
+        else:
+            account.wait(tally, waited)
 
     def _recheck(self) -> None:
         """Have all clocks read after some batches; until then ask those first that moved lately."""

@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from io import FileIO
+from itertools import count
 from types import FrameType
 from typing import Self
 
@@ -310,6 +312,47 @@ def test_who_moves_at_hardly_any_cost_is_seen_some_batches_later(
             stacks |= engine.drain()
 
     assert named(stacks, "here").hits > 0
+
+
+def test_waiting_for_a_core_is_counted_where_cpu_is_used(engine: Engine) -> None:
+    """And not at the call after it, where the sampler gets the GIL at last."""
+    core = min(os.sched_getaffinity(0))
+    rival = subprocess.Popen(
+        [sys.executable, "-c", f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"]
+    )
+
+    def work() -> None:
+        os.sched_setaffinity(0, {core})
+        with open(os.devnull, "wb", buffering=0) as file:
+            while not over:
+                burn(0.002)
+                call(file)
+
+    def call(file: FileIO) -> None:
+        file.write(b".")
+
+    over: list[None] = []
+    waits = 0.0, 0.0
+    deadline = time.monotonic() + 60
+    try:
+        with threads(work):
+            for batch in count():
+                for _ in range(10):
+                    time.sleep(0.03)
+                    engine.sample(0.0)
+                stacks = engine.drain()
+                if batch > 1:  # in the first one it is not known yet how much was before
+                    found = named(stacks, "burn").wait_seconds, named(stacks, "call").wait_seconds
+                    waits = waits[0] + found[0], waits[1] + found[1]
+                if sum(waits) > 0.5 or time.monotonic() > deadline:
+                    break
+            over.append(None)
+    finally:
+        rival.kill()
+        rival.wait()
+
+    assert waits[0] > 0.35
+    assert waits[1] < 0.25 * sum(waits)
 
 
 def test_generated_code_has_its_true_name(engine: Engine) -> None:

@@ -15,7 +15,7 @@ from ox_otel import _ticks
 from ox_otel._accounts import Account, place_core_waits
 from ox_otel._fork import follow_forks
 from ox_otel._interpreter import blocks_signal
-from ox_otel._looks import Look, Site, Stranger, Thread
+from ox_otel._looks import Look, Site, Thread
 from ox_otel._names import Names
 from ox_otel._strangers import Strangers
 from ox_otel._tallies import Ids, Tally
@@ -98,7 +98,8 @@ class Ticks(Threads):
         """Take a sample of the threads that moved lately; return whether any has moved since.
 
         Returns None, and has done nothing, where that would not do: somebody has used CPU that
-        these have not, or one of them does not tick, or no longer.
+        these have not, or one of them does not tick, or no longer, or runs code that is not known
+        yet: to see its module takes a frame.
         """
         if len(self._moving) > GLANCE:
             return None
@@ -112,11 +113,12 @@ class Ticks(Threads):
                 return None
             thread = account.thread
             if cpu != thread.cpu or not thread.seen:
-                stack = _ticks.look(account.handle)
-                if not stack:
+                stack = _ticks.look(account.handle) or ()
+                ids = tuple([frame for frame in stack if isinstance(frame, int)])
+                if not ids or len(ids) < len(stack):
                     return None
                 explained += cpu - thread.cpu
-                moved.append((thread, cpu, self._ids_of(stack)))
+                moved.append((thread, cpu, ids[: self._max_depth]))
         if (others := _cpu_of_others()) - explained >= UNNOTICED:
             return None
         self._now, self._others = now, others
@@ -230,18 +232,14 @@ class Ticks(Threads):
             elif not stack:
                 tally = self._tallies.unplaced((), ())
             else:
-                account.ids = self._ids_of(stack)
+                account.ids = tuple(
+                    [
+                        frame if isinstance(frame, int) else self._strangers.id_of(frame)
+                        for frame in stack[: self._max_depth]
+                    ]
+                )
                 tally = self._tallies.of(account.ids)
             account.tick(tally, weight, weight * self._period)
-
-    def _ids_of(self, stack: tuple[int | Stranger, ...]) -> Ids:
-        """Return the ids of the functions on a stack as the extension has seen it."""
-        return tuple(
-            [
-                frame if isinstance(frame, int) else self._strangers.id_of(frame)
-                for frame in stack[: self._max_depth]
-            ]
-        )
 
     def _place(self, look: Look, used: int, *, running: bool) -> None:
         """Count the CPU of a thread that ticks as due, that of others as the portable engine does."""

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from io import FileIO
 from itertools import count
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -290,6 +290,23 @@ def test_a_thread_that_cannot_be_looked_at_alone_is_listed(
 
     assert (1, 1) == (named(stacks, "here").hits, named(stacks, "there").hits)
     assert 3 == len(listings)
+
+
+def test_code_made_of_a_string_has_its_module_as_soon_as_a_sample_sees_it(engine: Engine) -> None:
+    """A tick sees its name only."""
+    with Walker() as walker:
+        engine.sample(0.0)
+        engine.drain()
+        walker.step()
+        engine.sample(0.0)
+        space: dict[str, Any] = {"__name__": "made", "wait": walker.here}
+        exec("def here(): wait()", space)  # noqa: S102
+        walker.here = space["here"]  # type: ignore[method-assign]
+        walker.step()
+        engine.sample(0.0)
+        stacks = engine.drain()
+
+    assert Function("made", "here") in {function for stack in stacks for function in stack}
 
 
 def test_who_moves_at_hardly_any_cost_is_seen_some_batches_later(

@@ -115,7 +115,7 @@ def stall(parked: int, depth: int, nap: float, seconds: float) -> list[float]:
 
     Batches are in it: about one sample in a hundred makes one.
     """
-    pipeline = Pipeline(ox_otel.Settings(), Schedule(0.01, 1.0))
+    pipeline = Pipeline(ox_otel.Settings(engine="threads"), Schedule(0.01, 1.0))
     cpu, elapsed = [], []
     pipeline.begin(time.monotonic())
     with world(parked, depth, 0, nap):

@@ -66,6 +66,10 @@ class Service:
     def close(self) -> None:
         """Leave the service for good, within a second; children forked later stay away, too."""
         self._closed = True
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave the service to the children forked from now on, within a second."""
         if self._ear is not None:
             self._ear.shutdown(socket.SHUT_RDWR)
             if self._worker is not None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import socket
 import time
 from contextlib import ExitStack, suppress
@@ -9,12 +10,11 @@ from functools import partial
 from http import HTTPStatus
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler
-from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
 from ox_otel._fork import follow_forks
-from ox_otel._listening import leave, listen, url_of
-from ox_otel._native import Worker
+from ox_otel._listening import accept, leave, listen, url_of
+from ox_otel._native import Worker, original
 from ox_otel._values import Port
 from ox_otel.http import MAX_BODY, TOO_LARGE, TOO_MANY, Exposure, Request, Response, plain, respond
 
@@ -47,10 +47,9 @@ class Endpoint:
         with ExitStack() as opened:
             self._listener = opened.enter_context(listen(host, port))
             self._listener.setblocking(False)
-            self._bell, self._ear = map(opened.enter_context, socket.socketpair())
-            self._ready = opened.enter_context(DefaultSelector())
-            self._ready.register(self._listener, EVENT_READ)
-            self._ready.register(self._ear, EVENT_READ)
+            self._ear, self._bell = os.pipe()
+            opened.callback(os.close, self._ear)
+            opened.callback(os.close, self._bell)
             self._worker = Worker(self._listen, "ox_otel_listen")
             self._opened = opened.pop_all()
         self.url = url_of(self._listener, host)
@@ -71,7 +70,7 @@ class Endpoint:
     def _end_threads(self) -> None:
         deadline = time.monotonic() + CLOSE_SECONDS
         leave(self._listener)
-        self._bell.send(b"!")
+        os.write(self._bell, b"!")
         self._worker.join(CLOSE_SECONDS)
         for _, connection in self._conversations:
             with suppress(OSError):  # it has ended
@@ -81,11 +80,14 @@ class Endpoint:
 
     def _listen(self) -> None:
         charged = 0.0
-        while all(key.fileobj is not self._ear for key, _ in self._ready.select()):
+        ready = original(select, "poll")()
+        ready.register(self._listener, select.POLLIN)
+        ready.register(self._ear, select.POLLIN)
+        while all(descriptor != self._ear for descriptor, _ in ready.poll()):
             try:
-                connection, _ = self._listener.accept()
+                connection = accept(self._listener)
             except OSError:  # gone again, or no descriptor left: no reason to spin
-                time.sleep(0.1)
+                original(time, "sleep")(0.1)
                 continue
             self._answer(connection)
             cpu_seconds = time.thread_time()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from ox_otel._fork import follow_forks, notice_fork
+from ox_otel._fork import WAIT_SECONDS, follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
 from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, own_idents
 from ox_otel._pipeline import Pipeline, Places, series
@@ -153,7 +153,11 @@ class Profiler:
         Only that of a recorder which hangs cannot be ended. It is left to the end of the process,
         which does not wait for it.
         """
-        deadline = time.monotonic() + STOP_SECONDS
+        self._end(STOP_SECONDS)
+
+    def _end(self, seconds: float) -> None:
+        """End our threads; wait for those of recorders *seconds* at most."""
+        deadline = time.monotonic() + seconds
         self._sampling.stopping = True
         self._handed_over = False  # workers that a master forks from now on are not sampled either
         self._alarm.ring()
@@ -172,7 +176,7 @@ class Profiler:
     def hand_over(self) -> None:
         """Leave it to the workers of a server, which this process, its master, is about to fork."""
         if self._alive() and not self._settings.master:
-            self.cancel()
+            self._end(WAIT_SECONDS)  # a fork waits for no recorder longer than that
             self._handed_over = True
 
     def status(self) -> Status:

@@ -337,6 +337,37 @@ def test_locks_that_others_hold_are_made_anew() -> None:
     assert ("stopped\nrunning {'scrape': 1}\n0 running\n", "") == run(HELD)
 
 
+LEFT = """
+import ox_otel._profiler, tempfile
+ox_otel._profiler.STOP_SECONDS = 15  # far from what a busy machine takes
+class Hanging:
+    def record(self, batch):
+        hanging.set()
+        time.sleep(100)
+hanging = threading.Event()
+folder = tempfile.mkdtemp()
+profiler = ox_otel.install(interval=0.005, run_dir=folder, recorders=[Hanging()])
+hanging.wait()
+def names(): return [name for name in os.listdir(folder) if name.endswith(".sock")]
+alone = names()
+arbiter = {"__name__": "gunicorn.arbiter", "os": os}
+exec("def spawn(): return os.fork()", arbiter)
+began = time.monotonic()
+pid = arbiter["spawn"]()
+if pid == 0:
+    until(lambda: names() and names() != alone)
+    ox_otel.uninstall()
+    os._exit(0)
+print(time.monotonic() - began < 10, end(pid), names())
+os._exit(sys.stdout.flush() or 0)
+"""
+
+
+def test_a_master_leaves_the_service_at_once() -> None:
+    """A worker is in the service, its master no more; no recorder holds up the fork for long."""
+    assert ("True 0 []\n", "") == run(LEFT)
+
+
 IMPORTS = """
 import urllib.request
 imported = []

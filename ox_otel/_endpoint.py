@@ -2,7 +2,6 @@
 
 import io
 import os
-import select
 import socket
 import time
 from contextlib import ExitStack, suppress
@@ -13,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from ox_otel._fork import follow_forks
-from ox_otel._listening import accept, leave, listen, url_of
+from ox_otel._listening import accept, leave, listen, readiness, socketpair, url_of
 from ox_otel._native import Worker, original
 from ox_otel._values import Port
 from ox_otel.http import MAX_BODY, TOO_LARGE, TOO_MANY, Exposure, Request, Response, plain, respond
@@ -47,9 +46,7 @@ class Endpoint:
         with ExitStack() as opened:
             self._listener = opened.enter_context(listen(host, port))
             self._listener.setblocking(False)
-            self._ear, self._bell = os.pipe()
-            opened.callback(os.close, self._ear)
-            opened.callback(os.close, self._bell)
+            self._ear, self._bell = map(opened.enter_context, socketpair())
             self._worker = Worker(self._listen, "ox_otel_listen")
             self._opened = opened.pop_all()
         self.url = url_of(self._listener, host)
@@ -70,7 +67,7 @@ class Endpoint:
     def _end_threads(self) -> None:
         deadline = time.monotonic() + CLOSE_SECONDS
         leave(self._listener)
-        os.write(self._bell, b"!")
+        self._bell.send(b"!")
         self._worker.join(CLOSE_SECONDS)
         for _, connection in self._conversations:
             with suppress(OSError):  # it has ended
@@ -80,10 +77,8 @@ class Endpoint:
 
     def _listen(self) -> None:
         charged = 0.0
-        ready = original(select, "poll")()
-        ready.register(self._listener, select.POLLIN)
-        ready.register(self._ear, select.POLLIN)
-        while all(descriptor != self._ear for descriptor, _ in ready.poll()):
+        wait, told = readiness(self._listener, self._ear), self._ear.fileno()
+        while told not in wait():
             try:
                 connection = accept(self._listener)
             except OSError:  # gone again, or no descriptor left: no reason to spin

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import select
 import socket
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 
 from ox_otel._native import original
@@ -31,6 +33,29 @@ def accept(listener: socket.socket) -> socket.socket:
     # its method `accept` would return what has been patched over the class
     descriptor, _ = listener._accept()  # type: ignore[attr-defined]
     return _native(listener.family, descriptor)
+
+
+def socketpair() -> tuple[socket.socket, socket.socket]:
+    """Return two sockets that are connected with each other.
+
+    Raises:
+        OSError: they cannot be had.
+    """
+    one, other = socket.socketpair()
+    return _native(one.family, one.detach()), _native(other.family, other.detach())
+
+
+def readiness(*sockets: socket.socket) -> Callable[[], list[int]]:
+    """Return a function that waits, and then returns the descriptors of *sockets* to read from."""
+    descriptors = [each.fileno() for each in sockets]
+    try:
+        poll = original(select, "poll")()
+    except AttributeError:  # Windows has none; elsewhere `select` fails beyond 1023 descriptors
+        wait = original(select, "select")
+        return lambda: wait(descriptors, (), ())[0]
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return lambda: [descriptor for descriptor, _ in poll.poll()]
 
 
 def _native(family: int, descriptor: int) -> socket.socket:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +41,12 @@ def end(pid):
 def until(condition):
     while not condition(): time.sleep(0.005)
 """
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until *condition* holds."""
+    while not condition():
+        time.sleep(0.001)
 
 
 def run(code: str) -> tuple[str, str]:
@@ -429,6 +437,89 @@ def test_work_that_forks_does_not_wait_for_itself() -> None:
             uncut.open()
 
     assert min(seconds) < WAIT_SECONDS / 2
+
+
+def test_work_within_work_is_not_cut() -> None:
+    """A fork waits for the whole of what a thread does, though a part of it is over."""
+    inside, leave = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with uncut:
+            with uncut:
+                pass
+            inside.set()
+            leave.wait()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    inside.wait()
+    began = time.monotonic()
+    uncut.close()
+    seconds = time.monotonic() - began
+    uncut.open()
+    leave.set()
+    worker.join()
+
+    assert seconds >= WAIT_SECONDS
+
+
+def test_work_within_work_does_not_wait_for_the_fork_that_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who is inside already comes in once more while a fork holds the door."""
+    monkeypatch.setattr(_fork, "WAIT_SECONDS", 20)
+    inside, closing = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with uncut:
+            inside.set()
+            closing.wait()
+            until(uncut._door.locked)
+            with uncut:
+                pass
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    inside.wait()
+    closing.set()
+    began = time.monotonic()
+    uncut.close()
+    seconds = time.monotonic() - began
+    uncut.open()
+    worker.join()
+
+    assert seconds < 10
+
+
+FAULTY = """
+import logging
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+from ox_otel._fork import follow_forks
+def fail(): raise OSError
+follow_forks(fail, fail)
+follow_forks(lambda: print("renewed"), lambda: print("resumed"))
+print(end(child(lambda: None)))
+"""
+
+
+def test_a_fault_after_a_fork_is_of_one_follower_only() -> None:
+    """Who raises while a child begins anew keeps nobody else from it; it is said once."""
+    said = "ox_otel: not in order after a fork: OSError\n"
+    assert (f"{said}renewed\nresumed\n0\n", "") == run(FAULTY)
+
+
+STARTED = """
+import subprocess
+profiler = ox_otel.install(port="0", run_dir={folder!r})
+def threads(): print(len(os.listdir("/proc/self/task")), profiler.status().pid == os.getpid(), flush=True)
+subprocess.run(["true"], preexec_fn=threads, check=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows threads in /proc")
+def test_nothing_is_started_before_another_program_is(tmp_path: Path) -> None:
+    """The child that `subprocess` forks for a `preexec_fn` begins anew, but without threads of ours."""
+    assert ("1 True\n", "") == run(STARTED.format(folder=str(tmp_path / "run")))
 
 
 def test_who_is_gone_is_not_told() -> None:

@@ -326,8 +326,8 @@ def test_a_master_is_sampled_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 HELD = """
 profiler = ox_otel.install(interval=0.005)
 until(lambda: profiler.status().samples)
-held = [profiler._changing, profiler._pipeline._counting]
-for lock in held: lock.acquire()  # by whoever starts, ends or counts something right now
+held = [profiler._changing, ox_otel._fork.uncut._door]
+for lock in held: lock.acquire()  # by whoever starts, ends or forks right now
 def live():
     profiler.cancel()
     print(profiler.status().state)

@@ -9,6 +9,7 @@ from ox_otel._fork import uncut
 from ox_otel._names import valid
 from ox_otel._native import Alarm, Worker, get_ident
 from ox_otel._notices import warn
+from ox_otel._signals import as_host
 from ox_otel.recorders import Batch, Function, Node, Recorder
 
 FIRST_RETRY = 1.0
@@ -158,7 +159,8 @@ class Courier:
             except IndexError:  # one more is being added to it
                 continue
             try:
-                self.delivery.deliver(batch, time.monotonic())
+                with as_host():
+                    self.delivery.deliver(batch, time.monotonic())
             except BaseException:  # out of memory, say: the thread goes on
                 self._on_error("recorder")
             del batch  # not to be kept until the next one comes

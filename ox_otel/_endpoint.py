@@ -14,6 +14,7 @@ from typing import Any
 from ox_otel._fork import follow_forks
 from ox_otel._listening import accept, leave, listen, readiness, socketpair, url_of
 from ox_otel._native import Worker, original
+from ox_otel._signals import as_host
 from ox_otel._values import Port
 from ox_otel.http import MAX_BODY, TOO_LARGE, TOO_MANY, Exposure, Request, Response, plain, respond
 
@@ -178,7 +179,9 @@ class _Conversation(BaseHTTPRequestHandler):
             self._send(TOO_LARGE)
             return
         body = self.rfile.read(int(length))
-        self._send(respond(Request(self.command, path, query, headers, body), self._exposure))
+        with as_host():  # collectors of the host may start something
+            response = respond(Request(self.command, path, query, headers, body), self._exposure)
+        self._send(response)
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
 

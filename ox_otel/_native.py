@@ -8,17 +8,15 @@ our threads have not, so everything here goes to the interpreter's own functions
 import _thread
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from ox_otel._signals import take_none
+
 own_idents: set[int] = set()
 """The idents of our live threads: no sample looks at them."""
-
-_FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT"}
-"""Signals of the thread itself, which faulthandler must be able to take wherever it crashes."""
 
 
 def original(module: ModuleType, name: str) -> Any:
@@ -68,8 +66,7 @@ class Alarm:
 class Worker:
     """A native daemon thread that runs *target* once.
 
-    It takes no signal but its own faults (a process that blocks a signal to wait for it must not lose it to us)
-    and bears *name* where the system shows names of threads.
+    It takes no signal (see `_signals`), and bears *name* where the system shows names of threads.
 
     Raises:
         RuntimeError: the system or a closing interpreter has no thread to give.
@@ -98,11 +95,7 @@ class Worker:
         ident = get_ident()
         own_idents.add(ident)
         try:
-            if hasattr(signal, "pthread_sigmask"):
-                others = {
-                    s for s in signal.valid_signals() if getattr(s, "name", "") not in _FAULTS
-                }
-                signal.pthread_sigmask(signal.SIG_BLOCK, others)
+            take_none()
             with contextlib.suppress(OSError, AttributeError):
                 comm = f"/proc/self/task/{_thread.get_native_id()}/comm"
                 descriptor = os.open(comm, os.O_WRONLY)

@@ -5,6 +5,7 @@ thread of ours is told that one has changed: it waits without waking up, paused 
 """
 
 import os
+import re
 import socket
 import stat
 from contextlib import suppress
@@ -15,6 +16,9 @@ from ox_otel._profiler import Profiler
 from ox_otel._status import Wish, Wishes
 
 _CLOSE_SECONDS = 1.0
+
+_EAR = re.compile(r"\d+-[0-9a-f]{8}\.sock")
+"""The names of our sockets; others in the folder are not ours to touch."""
 
 
 class Service:
@@ -106,7 +110,7 @@ class Service:
         living = []
         with _new_socket() as prober:
             for name in os.listdir(self._folder):
-                if name.endswith(".sock"):
+                if _EAR.fullmatch(name):
                     address = f"{self._folder}/{name}"
                     try:
                         prober.connect(address)

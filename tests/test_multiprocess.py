@@ -212,3 +212,46 @@ print(answer())
 def test_a_file_that_is_broken(tmp_path: Path) -> None:
     """Without it the sums would be wrong, so that scrape fails; sampling goes on."""
     assert ("500 running\n200\n", "") == run(CORRUPT, tmp_path)
+
+
+MOVED = """
+import os
+os.chdir("..")
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.path.basename(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+profiler = ox_otel.install(interval=0.005, max_overhead=1)
+until(lambda: profiler.status().samples > 5)
+os.chdir("/")
+profiler.snapshot()
+print(profiler.status().errors)
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = FOLDER
+print(total("samples_total") > 5)
+"""
+
+
+def test_a_host_that_changes_its_folder(tmp_path: Path) -> None:
+    """A folder that was named relative to the one at the start is still looked at there."""
+    code = f"FOLDER = {str(tmp_path)!r}\nos.chdir(FOLDER)\n" + MOVED
+    assert ("0\nTrue\n", "") == run(code, tmp_path)
+
+
+RIGHTS = """
+os.chmod(os.path.dirname(os.environ["PROMETHEUS_MULTIPROC_DIR"]), 0o700)
+profiler = ox_otel.install(interval=0.005, max_overhead=1)
+until(lambda: profiler.status().samples > 5)
+profiler.snapshot()
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+until(lambda: profiler.status().errors)
+before = profiler.status().samples
+until(lambda: profiler.status().samples > before)
+print(profiler.status().state)
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root has rights to give up"
+)
+def test_rights_are_given_up(tmp_path: Path) -> None:
+    """A process that cannot reach its files any more goes on, counts that as errors, and says so."""
+    (tmp_path / "counts").mkdir()
+    said = "ox_otel: recorder MultiprocessRecorder failed: PermissionError\n"
+    assert ("running\n", said) == run(RIGHTS, tmp_path / "counts")

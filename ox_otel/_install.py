@@ -1,6 +1,5 @@
 """The one module that knows all the others: settings in, a running profiler out."""
 
-import atexit
 import os
 import sys
 import warnings
@@ -10,6 +9,7 @@ from importlib import import_module
 from threading import RLock
 from typing import NamedTuple, Unpack
 
+from ox_otel._ending import at_end, not_at_end
 from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
 from ox_otel._interpreter import risk
 from ox_otel._native import get_ident
@@ -142,8 +142,8 @@ def _assemble(installed: _Installed) -> None:
 def _at_the_end(close: Callable[[], None], undo: ExitStack) -> None:
     """Have *close* called when the interpreter ends, too: no thread and no file of ours remains."""
     undo.callback(close)
-    undo.callback(atexit.unregister, close)
-    atexit.register(close)
+    undo.callback(not_at_end, close)
+    at_end(close)
 
 
 def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Recorder:

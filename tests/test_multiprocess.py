@@ -37,8 +37,13 @@ def until(condition):
 
 def run(code: str, folder: Path) -> tuple[str, str]:
     """Return what *code* prints to stdout and stderr, in processes that keep counts in *folder*."""
+    return run_command("-c", PREAMBLE + code, folder=folder)
+
+
+def run_command(*arguments: str, folder: Path) -> tuple[str, str]:
+    """Return what Python prints to stdout and stderr with these *arguments*."""
     done = subprocess.run(
-        [sys.executable, "-c", PREAMBLE + code],
+        [sys.executable, *arguments],
         env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
         capture_output=True,
         text=True,
@@ -255,3 +260,32 @@ def test_rights_are_given_up(tmp_path: Path) -> None:
     (tmp_path / "counts").mkdir()
     said = "ox_otel: recorder MultiprocessRecorder failed: PermissionError\n"
     assert ("running\n", said) == run(RIGHTS, tmp_path / "counts")
+
+
+ENDING = """
+{early}
+profiler = ox_otel.install(interval=0.005, max_overhead=1)
+import multiprocessing
+def work():
+    profiler = ox_otel.get()
+    while profiler.status().samples < 20: sum(range(1000))  # less than a second, by far
+if __name__ == "__main__":
+    process = multiprocessing.get_context("{method}").Process(target=work)
+    process.start()
+    process.join()
+    print(process.exitcode, total("hits_total", function="work") > 5)
+    ox_otel.uninstall()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("early", ["", "import multiprocessing.util"])
+def test_processes_of_multiprocessing_lose_nothing_at_their_end(
+    method: str, early: str, tmp_path: Path
+) -> None:
+    """What such a process, which ends past `atexit`, found since its last batch is counted."""
+    program = tmp_path / "program.py"
+    program.write_text(PREAMBLE + ENDING.format(method=method, early=early))
+    counts = tmp_path / "counts"
+    counts.mkdir()
+    assert ("0 True\n", "") == run_command(str(program), folder=counts)

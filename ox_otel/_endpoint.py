@@ -181,9 +181,20 @@ class _Conversation(BaseHTTPRequestHandler):
             self._send(TOO_LARGE)
             return
         body = self.rfile.read(int(length))
-        self._send(respond(Request(self.command, path, query, headers, body), self._exposure))
+        request = Request(self.command, path, query, headers, body, self._gone)
+        self._send(respond(request, self._exposure))
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
+
+    def _gone(self) -> bool:
+        """Return whether the client has hung up, or we have, since the endpoint closes."""
+        try:
+            self.connection.setblocking(False)
+            return not self.connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer what is no request that we know, in the form of all other answers."""

@@ -68,7 +68,7 @@ def view(
 
 
 def live(query: str, profiler: Profiler) -> dict[str, Any]:
-    """Return the status, and what the page shows of the last `seconds`, or of all since the start.
+    """Return status and wishes, and the graph of the last `seconds`, or of all since the start.
 
     Raises:
         ConfigError: so many seconds are not kept.
@@ -82,7 +82,8 @@ def live(query: str, profiler: Profiler) -> dict[str, Any]:
         except CaptureError:
             tree = Profile({}, 0.0, 0.0, 0.0, times=())
         shown = graph(tree, profiler.snapshot().functions)  # there are more in it than in the tree
-    return {"status": asdict(profiler.status()), **shown}
+    wishes = profiler.wishes()._asdict()
+    return {"status": asdict(profiler.status()), "wishes": wishes, **shown}
 
 
 def _one_of(known: Collection[str], what: str, value: str) -> str:

@@ -29,9 +29,10 @@ let token = ""; // in memory alone: where it is stored, other pages of this orig
 // ---- numbers -------------------------------------------------------------------------------
 
 const percent = (part, whole) => `${((100 * part) / (whole || 1)).toFixed(1)} %`;
-const aligned = (text) => text.padStart(7, "\u2007"); // a space as wide as a figure
+const aligned = (text) => text.padStart(8, "\u2007"); // a space as wide as a figure
 
 function seconds(value) {
+  if (!value) return "0 s";
   if (value >= 100) return `${value.toFixed(0)} s`;
   if (value >= 0.1) return `${value.toFixed(2)} s`;
   return `${(1000 * value).toFixed(value >= 0.01 ? 0 : 1)} ms`;
@@ -91,8 +92,9 @@ function row(name) {
   head.scope = "row";
   const button = head.appendChild(document.createElement("button"));
   button.type = "button";
-  button.textContent = button.title = name;
-  for (const kind of ["self", "inclusive"]) line.insertCell().className = kind;
+  button.title = name;
+  button.appendChild(document.createElement("bdi")).textContent = name;
+  for (const kind of ["self", "inclusive"]) line.insertCell().dataset.kind = kind;
   return line;
 }
 
@@ -113,9 +115,9 @@ function drawTable() {
   const lines = shown.map(({ name, ...used }) => {
     if (!rows.has(name)) rows.set(name, row(name));
     const line = rows.get(name);
-    for (const cell of line.cells) {
-      const part = used[cell.className];
-      if (part === undefined) continue;
+    for (const cell of line.querySelectorAll("td")) {
+      const part = used[cell.dataset.kind];
+      cell.className = part ? "" : "none";
       written(cell, `${seconds(part)}${aligned(percent(part, whole))}`);
       cell.style.setProperty("--share", percent(part, whole).replace(" ", ""));
     }
@@ -142,8 +144,8 @@ const flame = byId("flame");
 
 function hue(name) {
   let sum = 0; // one colour for all modules of a package
-  for (const letter of name.split(".")[0]) sum = (sum * 31 + letter.charCodeAt(0)) % 4096;
-  return (sum * 47) % 360;
+  for (const letter of name.split(".")[0]) sum = (sum * 33 + letter.charCodeAt(0)) % 4096;
+  return (sum * 101) % 360;
 }
 
 function bar(number) {
@@ -340,8 +342,6 @@ function showState(state, reason) {
 function showStatus(status) {
   showState(status.state, status.reason);
   byId("pause").textContent = status.state === "paused" ? "Unpause" : "Pause";
-  const input = document.querySelector("input[name=seconds]");
-  if (!input.value) input.value = status.interval;
   const age = status.last_sample_age;
   const facts = {
     cost: `${(100 * status.overhead_ratio).toFixed(2)} % of a core`,
@@ -366,18 +366,23 @@ function showStatus(status) {
 
 async function refresh() {
   const asked = chosen("window");
+  let answer;
   try {
-    const { status, ...newest } = await (await ask(`live.json?seconds=${asked}`)).json();
-    showStatus(status);
-    if (held || asked !== chosen("window")) return REFRESH;
-    view = newest;
-    draw();
-    return REFRESH;
+    answer = await (await ask(`live.json?${asked && `seconds=${asked}`}`)).json();
   } catch (error) {
     if (error instanceof Refusal) showState("refused", error.message);
     else showState("connection lost", "trying again; what is shown is the last that was seen");
     return RETRY;
   }
+  const { status, wishes, ...newest } = answer;
+  showStatus(status);
+  const input = document.querySelector("input[name=seconds]");
+  if (!input.value) input.value = wishes.interval; // what was typed stays
+  if (!held && asked === chosen("window")) {
+    view = newest;
+    draw();
+  }
+  return asked ? REFRESH : 3 * REFRESH; // for this one a batch is made
 }
 
 async function change(path) {

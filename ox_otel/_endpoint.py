@@ -179,11 +179,22 @@ class _Conversation(BaseHTTPRequestHandler):
             self._send(TOO_LARGE)
             return
         body = self.rfile.read(int(length))
+        request = Request(self.command, path, query, headers, body, self._gone)
         with as_host():  # collectors of the host may start something
-            response = respond(Request(self.command, path, query, headers, body), self._exposure)
+            response = respond(request, self._exposure)
         self._send(response)
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
+
+    def _gone(self) -> bool:
+        """Return whether the client has hung up, or we have, since the endpoint closes."""
+        try:
+            self.connection.setblocking(False)
+            return not self.connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer what is no request that we know, in the form of all other answers."""
@@ -194,7 +205,8 @@ class _Conversation(BaseHTTPRequestHandler):
         self.send_response(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(response.body)))
+        if response.body or self.command != "HEAD":  # else it may not have been made
+            self.send_header("Content-Length", str(len(response.body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(response.body)

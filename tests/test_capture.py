@@ -50,7 +50,7 @@ def earlier(seconds: float) -> None:
 def within(event: threading.Event) -> None:
     """Use CPU until *event*."""
     while not event.is_set():
-        pass
+        sum(range(1000))
 
 
 def total(profile: Profile | Batch) -> Usage:

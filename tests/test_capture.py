@@ -25,7 +25,7 @@ from ox_otel import (
     _capture,
     _sampling,
 )
-from ox_otel._capture import MAX_CAPTURES, MAX_STACKS, Capture
+from ox_otel._capture import MAX_CAPTURES, MAX_STACKS, Capture, wait_for
 from ox_otel._endpoint import MAX_CONNECTIONS
 from ox_otel._pipeline import Pipeline
 from ox_otel.profiles import REST
@@ -250,6 +250,14 @@ def test_a_pause_within_is_not_in_the_window(profiler: Profiler, pool: ThreadPoo
     until(lambda: one.ended)
     profiler.unpause()
     assert capture.result(30).seconds < 60
+
+
+def test_a_capture_that_is_ended_before_it_begins() -> None:
+    """It has no window, so there is no profile."""
+    capture = Capture()
+    capture.ended = True
+    with pytest.raises(CaptureError, match="sampling has ended before the capture began"):
+        wait_for(capture, 300, lambda: None, lambda: False)
 
 
 def test_a_thread_that_does_not_answer(

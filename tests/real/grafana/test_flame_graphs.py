@@ -143,9 +143,9 @@ def test_the_hot_function_is_drawn_with_its_share(
         assert pytest.approx(used[f"__main__.{name}"] / sum(used.values()), abs=0.02) == share
     assert "price" == max(leaves, key=lambda name: leaves[name])
     assert bars["__main__.serve"].share > 0.9
-    assert (
-        bars["__main__.serve"].share >= bars["__main__.handle"].share >= sum(leaves.values()) - 0.01
-    )
+    handled = bars["__main__.handle"].share
+    assert bars["__main__.serve"].share > handled - 0.001  # they are drawn to parts of a pixel
+    assert handled >= sum(leaves.values()) - 0.01
 
 
 def test_the_difference_of_versions_shows_what_has_become_slower(

@@ -47,9 +47,9 @@ def earlier(seconds: float) -> None:
         pass
 
 
-def within(event: threading.Event) -> None:
-    """Use CPU until *event*."""
-    while not event.is_set():
+def within(done: list[object]) -> None:
+    """Use CPU until there is something in *done*."""
+    while not done:
         pass
 
 
@@ -83,25 +83,23 @@ def running(profiler: Profiler) -> list[Capture]:
 def test_a_capture_holds_what_happened_in_its_window(
     profiler: Profiler, pool: ThreadPoolExecutor
 ) -> None:
-    """Who burns meanwhile has the CPU; who burnt before is not in it; the window is told."""
+    """Who is at work meanwhile is in it; who was before is not; the window is told."""
     earlier(0.3)
-    done = threading.Event()
+    done: list[object] = []
     captured = pool.submit(profiler.capture, 0.5)
-    captured.add_done_callback(lambda _: done.set())
+    captured.add_done_callback(done.append)
     began = time.time()
     within(done)
     profile = captured.result()
-    used = {stack[-1]: usage.cpu_seconds for stack, usage in profile.stacks.items()}
+    here = Function(__name__, "within")
+    seen = [usage for stack, usage in profile.stacks.items() if here in stack]
 
-    assert Function(__name__, "within") == max(used, key=lambda function: used[function])
-    assert Function(__name__, "earlier") not in used
-    assert 0.5 <= profile.seconds < 5
-    assert began - 1 < profile.started < began + 5
+    assert Function(__name__, "earlier") not in {f for stack in profile.stacks for f in stack}
+    assert 0.5 <= profile.seconds < 10
+    assert began - 1 < profile.started < began + 10
     assert profiler.status().interval == profile.interval
-    # one thread of CPU at the most, and this thread was there all the time, burning or not
-    of_mine = [usage for stack, usage in profile.stacks.items() if len(stack) > 5]
-    assert total(profile).cpu_seconds < profile.seconds + 0.1
-    assert sum(u.cpu_seconds + u.wait_seconds for u in of_mine) > 0.8 * profile.seconds
+    assert sum(u.cpu_seconds + u.wait_seconds for u in seen) > 0.7 * profile.seconds
+    assert 0 < total(profile).cpu_seconds < profile.seconds + 0.2  # one thread at work
 
 
 class Keeper:

@@ -1,6 +1,5 @@
 """The profiler: the control over its threads, and what state it is in."""
 
-import atexit
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -9,10 +8,12 @@ from types import TracebackType
 from typing import Self
 
 from ox_otel._capture import CaptureError, wait_for, window
-from ox_otel._fork import follow_forks, notice_fork
+from ox_otel._ending import at_end, not_at_end
+from ox_otel._fork import WAIT_SECONDS, follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
-from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, own_idents
+from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, original, own_idents
 from ox_otel._pipeline import Pipeline, Places, series
+from ox_otel._recent import KEPT_SECONDS
 from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
 from ox_otel._status import State, Status, Wish, Wishes
@@ -120,7 +121,7 @@ class Profiler:
         except (RuntimeError, MemoryError, OSError) as error:
             self._failure = f"no thread could be started: {error}"
         else:
-            atexit.register(self.cancel)
+            at_end(self.cancel)
 
     def pause(self) -> None:
         """Stop sampling until `unpause`; paused, the thread does not wake up at all."""
@@ -156,7 +157,11 @@ class Profiler:
         Only that of a recorder which hangs cannot be ended. It is left to the end of the process,
         which does not wait for it.
         """
-        deadline = time.monotonic() + STOP_SECONDS
+        self._end(STOP_SECONDS)
+
+    def _end(self, seconds: float) -> None:
+        """End our threads; wait for those of recorders *seconds* at most."""
+        deadline = time.monotonic() + seconds
         self._sampling.stopping = True
         self._handed_over = False  # workers that a master forks from now on are not sampled either
         self._alarm.ring()
@@ -168,14 +173,14 @@ class Profiler:
             if not self._alive() or (self._worker and self._worker.join(STOP_SECONDS)):
                 self._pipeline.join(deadline)
                 self._worker = None
-                atexit.unregister(self.cancel)
+                not_at_end(self.cancel)
         finally:
             self._changing.release()
 
     def hand_over(self) -> None:
         """Leave it to the workers of a server, which this process, its master, is about to fork."""
         if self._alive() and not self._settings.master:
-            self.cancel()
+            self._end(WAIT_SECONDS)  # a fork waits for no recorder longer than that
             self._handed_over = True
 
     def status(self) -> Status:
@@ -248,6 +253,17 @@ class Profiler:
         interval = self._sampling.schedule.stretched
         return Profile(stacks, since, time.time() - since, interval, (time_of_tree,))
 
+    def recent(self, seconds: float | str) -> Profile:
+        """Return what has happened in the last *seconds*, or as much of it as is kept.
+
+        Nothing is kept before the first call, then a minute, until half a minute after the last.
+
+        Raises:
+            ConfigError: not a number from 1 to 60.
+        """
+        length = window(seconds, 1, KEPT_SECONDS)
+        return self._pipeline.recent.profile(length, self._sampling.schedule.stretched)
+
     def charge(self, cpu_seconds: float) -> None:
         """Publish CPU seconds that a thread of ours has spent, without stretching the interval."""
         self._pipeline.charge(published=cpu_seconds)
@@ -283,7 +299,7 @@ class Profiler:
         self._begun.schedule.interval = before.schedule.interval
         for recorder, quick in self._recorders:
             self._begun.pipeline.add(recorder, quick=quick)
-        atexit.unregister(self.cancel)
+        not_at_end(self.cancel)
 
     def _resume(self) -> None:
         """Sample the child, if that was wished of its parent."""
@@ -320,4 +336,4 @@ class Profiler:
         before, deadline = self._pipeline.flushes, time.monotonic() + FLUSH_SECONDS
         self._alarm.ring()
         while self._pipeline.flushes == before and time.monotonic() < deadline:
-            time.sleep(0.001)
+            original(time, "sleep")(0.001)  # a green one needs a loop, which our threads have not

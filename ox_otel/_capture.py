@@ -162,6 +162,7 @@ def _until(done: Callable[[], bool]) -> None:
 
 
 def _sleep(seconds: float) -> None:
-    """Not on an alarm: under gevent a green thread that waits lets the others run; ours have no loop."""
+    """Let other threads run, green ones too where the caller may be one: no alarm does that."""
+    # a green sleep needs a loop, which our threads have not
     sleep = original(time, "sleep") if get_ident() in own_idents else time.sleep
     sleep(seconds)

@@ -8,9 +8,9 @@ anybody else.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import main_thread
 from types import MappingProxyType
 
-from ox_otel._native import allocate_lock
 from ox_otel._settings import ConfigError
 from ox_otel._values import as_number
 from ox_otel.profiles import REST, Profile
@@ -78,20 +78,22 @@ class Capture:
 
 
 class Captures:
-    """The captures that are being made in this process, at most `MAX_CAPTURES`."""
+    """The captures that are being made in this process, at most `MAX_CAPTURES`.
+
+    Any thread may use it; steps of a list are whole, so it takes no lock.
+    """
 
     def __init__(self) -> None:
-        self._changing = allocate_lock()  # held for an addition or a removal
-        self._running: tuple[Capture, ...] = ()
+        self._running: list[Capture] = []
 
     def take(self, stacks: Mapping[Stack, Usage], now: float) -> None:
         """Add the stacks of a batch made at *now* to all of them."""
-        for capture in self._running:
+        for capture in tuple(self._running):
             capture.take(stacks, now)
 
     def end(self) -> None:
         """End all of them with what they have."""
-        for capture in self._running:
+        for capture in tuple(self._running):
             capture.ended = True
 
     @contextmanager
@@ -102,15 +104,13 @@ class Captures:
             TooManyCapturesError: there are too many.
         """
         capture = Capture()
-        with self._changing:
-            if len(self._running) >= MAX_CAPTURES:
-                raise TooManyCapturesError(f"{MAX_CAPTURES} captures are being made already")
-            self._running = (*self._running, capture)
+        self._running.append(capture)
         try:
+            if len(self._running) > MAX_CAPTURES:  # afterwards: two may come at once
+                raise TooManyCapturesError(f"{MAX_CAPTURES} captures are being made already")
             yield capture
         finally:
-            with self._changing:
-                self._running = tuple([one for one in self._running if one is not capture])
+            self._running.remove(capture)
 
 
 def window(seconds: object, shortest: float = SHORTEST, longest: float = LONGEST) -> float:
@@ -143,6 +143,8 @@ def wait_for(
     _until(lambda: capture.began or capture.ended)
     deadline = time.monotonic() + seconds
     while not capture.ended and not gone() and (left := deadline - time.monotonic()) > 0:
+        if not main_thread().is_alive():  # the interpreter waits for all others before it ends
+            break
         time.sleep(min(left, _LOOK_SECONDS))
     capture.last = True
     ring()

@@ -66,8 +66,8 @@ dashboards: $(venv) ## write the dashboards anew
 clean: ## remove what these targets made in this folder
 	rm -rf .venv build *.egg-info .*_cache .hypothesis
 
-.PHONY: help demo test test-all test-servers test-readers test-grafana test-browser pictures \
-  soak ticks-stress check bench dashboards clean
+.PHONY: help demo test test-all test-servers test-readers test-grafana test-browser pictures soak \
+  ticks-stress check bench dashboards clean
 
 # The environment to develop in: the package in it is this folder's own. Tests have others, see
 # scripts/test. The files .made, .demo and .check say what is in it.

@@ -9,12 +9,12 @@ from functools import partial
 from http import HTTPStatus
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler
-from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
 from ox_otel._fork import follow_forks
-from ox_otel._listening import leave, listen, url_of
-from ox_otel._native import Worker
+from ox_otel._listening import accept, leave, listen, readiness, socketpair, url_of
+from ox_otel._native import Worker, original
+from ox_otel._signals import as_host
 from ox_otel._values import Port
 from ox_otel.http import MAX_BODY, TOO_LARGE, TOO_MANY, Exposure, Request, Response, plain, respond
 
@@ -47,10 +47,7 @@ class Endpoint:
         with ExitStack() as opened:
             self._listener = opened.enter_context(listen(host, port))
             self._listener.setblocking(False)
-            self._bell, self._ear = map(opened.enter_context, socket.socketpair())
-            self._ready = opened.enter_context(DefaultSelector())
-            self._ready.register(self._listener, EVENT_READ)
-            self._ready.register(self._ear, EVENT_READ)
+            self._ear, self._bell = map(opened.enter_context, socketpair())
             self._worker = Worker(self._listen, "ox_otel_listen")
             self._opened = opened.pop_all()
         self.url = url_of(self._listener, host)
@@ -81,11 +78,12 @@ class Endpoint:
 
     def _listen(self) -> None:
         charged = 0.0
-        while all(key.fileobj is not self._ear for key, _ in self._ready.select()):
+        wait, told = readiness(self._listener, self._ear), self._ear.fileno()
+        while told not in wait():
             try:
-                connection, _ = self._listener.accept()
+                connection = accept(self._listener)
             except OSError:  # gone again, or no descriptor left: no reason to spin
-                time.sleep(0.1)
+                original(time, "sleep")(0.1)
                 continue
             self._answer(connection)
             cpu_seconds = time.thread_time()
@@ -182,7 +180,9 @@ class _Conversation(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(length))
         request = Request(self.command, path, query, headers, body, self._gone)
-        self._send(respond(request, self._exposure))
+        with as_host():  # collectors of the host may start something
+            response = respond(request, self._exposure)
+        self._send(response)
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
 

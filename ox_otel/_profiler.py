@@ -1,6 +1,5 @@
 """The profiler: the control over its threads, and what state it is in."""
 
-import atexit
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -9,9 +8,10 @@ from types import TracebackType
 from typing import Self
 
 from ox_otel._capture import CaptureError, wait_for, window
-from ox_otel._fork import follow_forks, notice_fork
+from ox_otel._ending import at_end, not_at_end
+from ox_otel._fork import WAIT_SECONDS, follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
-from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, own_idents
+from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, original, own_idents
 from ox_otel._pipeline import Pipeline, Places, series
 from ox_otel._recent import KEPT_SECONDS
 from ox_otel._sampling import Sampling
@@ -121,7 +121,7 @@ class Profiler:
         except (RuntimeError, MemoryError, OSError) as error:
             self._failure = f"no thread could be started: {error}"
         else:
-            atexit.register(self.cancel)
+            at_end(self.cancel)
 
     def pause(self) -> None:
         """Stop sampling until `unpause`; paused, the thread does not wake up at all."""
@@ -157,7 +157,11 @@ class Profiler:
         Only that of a recorder which hangs cannot be ended. It is left to the end of the process,
         which does not wait for it.
         """
-        deadline = time.monotonic() + STOP_SECONDS
+        self._end(STOP_SECONDS)
+
+    def _end(self, seconds: float) -> None:
+        """End our threads; wait for those of recorders *seconds* at most."""
+        deadline = time.monotonic() + seconds
         self._sampling.stopping = True
         self._handed_over = False  # workers that a master forks from now on are not sampled either
         self._alarm.ring()
@@ -169,14 +173,14 @@ class Profiler:
             if not self._alive() or (self._worker and self._worker.join(STOP_SECONDS)):
                 self._pipeline.join(deadline)
                 self._worker = None
-                atexit.unregister(self.cancel)
+                not_at_end(self.cancel)
         finally:
             self._changing.release()
 
     def hand_over(self) -> None:
         """Leave it to the workers of a server, which this process, its master, is about to fork."""
         if self._alive() and not self._settings.master:
-            self.cancel()
+            self._end(WAIT_SECONDS)  # a fork waits for no recorder longer than that
             self._handed_over = True
 
     def status(self) -> Status:
@@ -295,7 +299,7 @@ class Profiler:
         self._begun.schedule.interval = before.schedule.interval
         for recorder, quick in self._recorders:
             self._begun.pipeline.add(recorder, quick=quick)
-        atexit.unregister(self.cancel)
+        not_at_end(self.cancel)
 
     def _resume(self) -> None:
         """Sample the child, if that was wished of its parent."""
@@ -332,4 +336,4 @@ class Profiler:
         before, deadline = self._pipeline.flushes, time.monotonic() + FLUSH_SECONDS
         self._alarm.ring()
         while self._pipeline.flushes == before and time.monotonic() < deadline:
-            time.sleep(0.001)
+            original(time, "sleep")(0.001)  # a green one needs a loop, which our threads have not

@@ -16,6 +16,7 @@ from ox_otel._capture import CaptureError, TooManyCapturesError
 from ox_otel._page import FILES, POLICY, content
 from ox_otel._profiler import Profiler
 from ox_otel._settings import ConfigError
+from ox_otel._status import Wish
 from ox_otel._views import View, live, view
 
 MAX_BODY = 4096
@@ -163,20 +164,27 @@ def _status(_: Request, exposure: Exposure) -> Response:
 
 def _pause(request: Request, exposure: Exposure) -> Response:
     exposure.profiler.pause()
-    exposure.profiler.share("paused")
-    return _status(request, exposure)
+    return _shared("paused", request, exposure)
 
 
 def _unpause(request: Request, exposure: Exposure) -> Response:
     exposure.profiler.unpause()
-    exposure.profiler.share("paused")
-    return _status(request, exposure)
+    return _shared("paused", request, exposure)
 
 
 def _interval(request: Request, exposure: Exposure) -> Response:
     sent = parse_qs(request.query) | parse_qs(request.body.decode("utf-8", "replace"))
     exposure.profiler.set_interval(sent.get("seconds", [""])[0])
-    exposure.profiler.share("interval")
+    return _shared("interval", request, exposure)
+
+
+def _shared(wish: Wish, request: Request, exposure: Exposure) -> Response:
+    """Have the service do as this process does; answer with its status."""
+    try:
+        exposure.profiler.share(wish)
+    except OSError:  # this process may not write there, for it has given up its rights
+        exposure.profiler.count_error("request")
+        return plain(500, "done, but by this process alone: its service cannot be told")
     return _status(request, exposure)
 
 

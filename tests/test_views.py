@@ -29,7 +29,10 @@ def test_what_a_route_decides() -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("format=x", "format: 'x' is not accepted; accepted: collapsed, speedscope, pprof, html, frame"),
+        (
+            "format=x",
+            "format: 'x' is not accepted; accepted: collapsed, speedscope, pprof, html, frame",
+        ),
         ("format=", "format: '' is not accepted"),
         ("time=hits", "time: 'hits' is not accepted; accepted: cpu, wait, wall"),
         ("time=", "time: '' is not accepted"),

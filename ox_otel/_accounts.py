@@ -8,7 +8,7 @@ come in between: an addition to an attribute is one step under the GIL.
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import cache
 from math import ceil
@@ -44,13 +44,20 @@ class Route:
         self.requests = self.cpu = self.wait = 0
 
 
+Template = Callable[[], str | None]
+"""Tells the template of the route that a request has taken; None while that is not known.
+
+It is also called on the thread that samples, so it runs no code of the host and takes no lock.
+"""
+
+
 class Account:
     """What one request uses; times in nanoseconds.
 
     Attributes:
+        template: whose it is.
         weight: how many requests it stands for; 0 if it is not measured itself.
         outer: the account that was at hand when it was opened.
-        route: whose it is, as soon as that is known.
         meter: the one that works for it, or was the last to do so.
         watch: tells it that it is lost, where nobody drives its coroutine.
     """
@@ -64,20 +71,22 @@ class Account:
         "is_open",
         "meter",
         "outer",
-        "route",
+        "template",
         "watch",
         "weight",
     )
 
-    def __init__(self, books: "Books", outer: "Account | None", weight: int) -> None:
+    def __init__(
+        self, books: "Books", template: Template, outer: "Account | None", weight: int
+    ) -> None:
         self.books = books
+        self.template = template
         self.outer = outer
         self.weight = weight
-        self.route: Route | None = None
         self.meter: Meter | None = None
+        self.watch: Handle | None = None
         self.is_open = True
         self.is_lost = False
-        self.watch: Handle | None = None
         self.cpu = 0
         self.inner = 0  # time that accounts opened within have taken
         self.began = time.monotonic_ns()
@@ -85,23 +94,17 @@ class Account:
     def charge(self, used: int) -> None:
         """Take so much CPU; a request that is over takes none."""
         self.books.charges += 1
-        if self.is_open and not self.is_lost:
+        if self.is_open:
             self.cpu += used
-            if self.route is not None:
-                self.route.cpu += used * self.weight
-
-    def name(self, route: str | None) -> None:
-        """Say whose it is, unless that is known; None where no route has matched."""
-        if self.route is None:
-            self.route = self.books.route(route)
-            self.route.cpu += self.cpu * self.weight
 
     def lose(self) -> None:
         """Take note that from now on nobody knows which CPU is the request's."""
         meter().turn(None)
         self.is_lost = True
-        if self.route is not None:
-            self.route.cpu -= self.cpu * self.weight
+
+    def wait(self, elapsed: int, cpu: int) -> int:
+        """Return the rest of the time that has *elapsed*, of which it was its own."""
+        return max(elapsed - self.inner - cpu, 0)
 
     def running(self) -> int:
         """Return the CPU that is being used for it and has not been charged yet."""
@@ -123,16 +126,18 @@ class Meter:
         account: whose it has been since the last turn.
         since: what the clock of the thread was then, in nanoseconds.
         clock: the kernel's number for that clock, None where other threads cannot read it.
+        follows_switches: whether it turns with the greenlets of the thread.
         steps: how many steps of driven coroutines are being made, one within the other.
     """
 
-    __slots__ = ("account", "clock", "since", "steps")
+    __slots__ = ("account", "clock", "follows_switches", "since", "steps")
 
     def __init__(self) -> None:
         self.account: Account | None = None
         self.since = 0
         self.clock = (~get_native_id() << 3) | 6 if sys.platform == "linux" else None
         self.steps = 0
+        self.follows_switches = False
 
     def turn(self, account: Account | None) -> None:
         """Work for *account* from now on; charge what was used up to now to the one before."""
@@ -164,33 +169,34 @@ class Books:
         self._rest = Route(OTHER)
         self._published: dict[str, tuple[int, ...]] = {}
 
-    def open_account(self, outer: Account | None) -> Account:
+    def open_account(self, template: Template, outer: Account | None) -> Account:
         """Return the account of a request that begins now, within that of *outer*."""
-        if outer is not None and outer.books is self:
+        if outer is not None and (outer.books is not self or not outer.is_open):
+            outer = None  # of a parent's, or over
+        if outer is not None:
             weight = outer.weight
-        else:  # of another life, or of the parent's
+        else:
             weight = self._weight if self._weight == 1 or random() * self._weight < 1 else 0  # noqa: S311 - not a secret
-        account = Account(self, outer, weight)
+        account = Account(self, template, outer, weight)
         if weight:
             self.open[account] = None
         return account
 
-    def close_account(self, account: Account, route: str | None) -> None:
-        """Count a request that is over; *route* is whose it is, where it has no name yet."""
-        its = account.route or self.route(route)
-        its.requests += 1
+    def close_account(self, account: Account) -> None:
+        """Count a request that is over."""
+        route = self.route(account.template())
         self.requests += 1
-        if not account.is_lost:
-            account.name(route)
+        route.requests += 1
         account.is_open = False
         if not account.weight:
             return
-        self.open.pop(account, None)  # before its wait is added: nothing counts twice
+        self.open.pop(account, None)  # before it is added: nothing counts twice
         elapsed = time.monotonic_ns() - account.began
         if account.outer is not None:
             account.outer.inner += elapsed
         if not account.is_lost:
-            its.wait += max(elapsed - account.inner - account.cpu, 0) * account.weight
+            route.cpu += account.cpu * account.weight
+            route.wait += account.wait(elapsed, account.cpu) * account.weight
 
     def route(self, name: str | None) -> Route:
         """Return the route of that name, or the one for all that find no place."""
@@ -227,19 +233,20 @@ class Books:
 
     def _closed(self) -> Iterator[tuple[Route, int, int, int]]:
         for route in (*self._routes.copy().values(), self._rest):
-            if route.requests or route.cpu:
+            if route.requests:
                 yield route, route.requests, route.cpu, route.wait
 
     def _under_way(self) -> Iterator[tuple[Route, int, int, int]]:
         now = time.monotonic_ns()
         accounts = list(self.open.copy())
-        outer = {account.outer for account in accounts}
+        busy = {account.outer for account in accounts}  # with one that is within
         for account in accounts:
-            if account.route is not None:
-                cpu = account.running()
-                elapsed = 0 if account in outer else now - account.began - account.inner
-                wait = max(elapsed - account.cpu - cpu, 0)
-                yield account.route, 0, cpu * account.weight, wait * account.weight
+            name = account.template()
+            if name is None or account.is_lost or account.watch is not None:
+                continue
+            cpu = account.cpu + account.running()
+            wait = 0 if account in busy else account.wait(now - account.began, cpu)
+            yield self.route(name), 0, cpu * account.weight, wait * account.weight
 
     def _cost(self, seconds: float) -> float:
         """Return what measuring cost, in seconds of CPU; measure as many requests as it may."""
@@ -259,14 +266,18 @@ def _sums(first: Iterable[int], second: Iterable[int]) -> tuple[int, ...]:
     return tuple(map(add, first, second))
 
 
+def _nobody() -> None:
+    return None
+
+
 @cache
 def _costs() -> tuple[float, float]:
     """Return what a charge costs here, and an account, in seconds of CPU."""
     books, own, rounds = Books(2, 1), Meter(), 100
     began = time.thread_time()
     for _ in range(rounds):
-        account = books.open_account(None)
-        books.close_account(account, None)
+        account = books.open_account(_nobody, None)
+        books.close_account(account)
     opened = time.thread_time()
     for _ in range(rounds):
         own.turn(account)
@@ -313,6 +324,13 @@ def measured() -> Account | None:
     """Return the account at hand, if it is measured."""
     account = at_hand.get()
     return account if account is not None and account.weight else None
+
+
+def turn(its: Meter) -> None:
+    """Have the meter of the calling thread turn to the account at hand."""
+    account = measured()
+    if its.account is not account:
+        its.turn(account)
 
 
 def _renew() -> None:

@@ -5,7 +5,8 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from ox_otel._accounts import Account, at_hand, books, measured, meter
+from ox_otel._accounts import Account, Template, at_hand, books, measured, meter, turn
+from ox_otel._greenlets import follow_switches
 from ox_otel._notices import warn
 
 T = TypeVar("T")
@@ -29,12 +30,12 @@ def tag(*, route: str | None = None) -> Iterator[None]:
         finally:
             its.turn(before)
         return
-    account = begin(route)
+    account = begin(lambda: route)
     try:
         yield
     finally:
         if account is not None:
-            end(account, route)
+            end(account)
 
 
 async def tagged(coroutine: Coroutine[Any, Any, T], *, route: str) -> T:
@@ -48,38 +49,31 @@ async def tagged(coroutine: Coroutine[Any, Any, T], *, route: str) -> T:
     return await driven(within())
 
 
-def begin(route: str | None = None) -> Account | None:
-    """Open an account for a request of *route*, None if that is not known yet.
+def begin(template: Template) -> Account | None:
+    """Open an account for a request of which *template* will tell the route.
 
     Returns None while nobody samples.
     """
     its_books, its = books(), meter()
     if its_books is None:
         return None
-    account = its_books.open_account(at_hand.get())
+    follow_switches(its)
+    account = its_books.open_account(template, at_hand.get())
     at_hand.set(account)
-    wanted = account if account.weight else None
-    if wanted is not its.account:
-        its.turn(wanted)
-    if not account.weight:
-        return account
+    turn(its)
     loop = None if its.steps else _running_loop()
-    if loop is not None:
+    if loop is not None and account.weight:
         _watch(account, loop)
-    elif route is not None:
-        account.name(route)
     return account
 
 
-def end(account: Account, route: str | None) -> None:
-    """Close an account; *route* is that of the request, None where none has matched."""
+def end(account: Account) -> None:
+    """Close the account at hand."""
     at_hand.set(account.outer)
-    its, wanted = meter(), measured()
-    if wanted is not its.account:
-        its.turn(wanted)
+    turn(meter())
     if account.watch is not None:
         account.watch.cancel()
-    account.books.close_account(account, route)
+    account.books.close_account(account)
 
 
 def _running_loop() -> Any:

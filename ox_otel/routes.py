@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from typing import Any
 
-from ox_otel._accounts import Account, at_hand, books, measured, meter
+from ox_otel._accounts import Account, at_hand, books, meter, turn
 from ox_otel._driving import driven
 from ox_otel._tag import begin, end
 
@@ -20,11 +20,11 @@ Scope = MutableMapping[str, Any]
 def name(route: str) -> None:
     """Say which route the request at hand has taken, where its framework does not tell us.
 
-    *route* is a template, of which there are few. Only the first name counts.
+    *route* is a template, of which there are few.
     """
     account = at_hand.get()
     if account is not None:
-        account.name(route)
+        account.template = lambda: route
 
 
 class Wsgi:
@@ -38,18 +38,20 @@ class Wsgi:
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer a request."""
-        account = begin()
+        account = begin(lambda: _flask_template(environ))
         if account is None:
             return self._app(environ, start_response)
         body: Iterable[bytes] = ()
         try:
             body = self._app(environ, start_response)
+            if not _is_whole(body, environ):
+                body = _Body(body, account)
         finally:
-            if _is_whole(body, environ):
-                end(account, _flask_template(environ))
-            else:
+            if isinstance(body, _Body):
                 _rest(account)
-        return body if _is_whole(body, environ) else _Body(body, account, environ)
+            else:
+                end(account)
+        return body
 
 
 def _is_whole(body: Iterable[bytes], environ: Environ) -> bool:
@@ -63,9 +65,8 @@ def _is_whole(body: Iterable[bytes], environ: Environ) -> bool:
 class _Body:
     """The parts of a body, made for an account as the server asks for them."""
 
-    def __init__(self, body: Iterable[bytes], account: Account, environ: Environ) -> None:
+    def __init__(self, body: Iterable[bytes], account: Account) -> None:
         self._account = account
-        self._environ = environ
         self._body = body
         self._parts = iter(body)
 
@@ -89,7 +90,7 @@ class _Body:
 
     def _end(self) -> None:
         if self._account.is_open:
-            self._account.books.close_account(self._account, _flask_template(self._environ))
+            self._account.books.close_account(self._account)
 
 
 def _nothing() -> None:
@@ -101,19 +102,18 @@ def _resumed(account: Account) -> Iterator[None]:
     """Work for *account* within."""
     before = at_hand.get()
     at_hand.set(account)
-    its = meter()
-    its.turn(measured())
+    turn(meter())
     try:
         yield
     finally:
         at_hand.set(before)
-        its.turn(measured())
+        turn(meter())
 
 
 def _rest(account: Account) -> None:
     """Work for it no more, until it is resumed."""
     at_hand.set(account.outer)
-    meter().turn(measured())
+    turn(meter())
 
 
 class Asgi:
@@ -135,12 +135,12 @@ class Asgi:
             await driven(self._answer(scope, receive, send))
 
     async def _answer(self, scope: Scope, receive: Any, send: Any) -> None:
-        account = begin()
+        account = begin(lambda: _starlette_template(scope))
         try:
             await self._app(scope, receive, send)
         finally:
             if account is not None:
-                end(account, _starlette_template(scope))
+                end(account)
 
 
 def django(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -148,22 +148,22 @@ def django(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
     if not iscoroutinefunction(get_response):
 
         def answer(request: Any) -> Any:
-            account = begin()
+            account = begin(lambda: _django_template(request))
             try:
                 return get_response(request)
             finally:
                 if account is not None:
-                    end(account, _django_template(request))
+                    end(account)
 
         return answer
 
     async def answer_within(request: Any) -> Any:
-        account = begin()
+        account = begin(lambda: _django_template(request))
         try:
             return await get_response(request)
         finally:
             if account is not None:
-                end(account, _django_template(request))
+                end(account)
 
     async def answer_soon(request: Any) -> Any:
         return await driven(answer_within(request))
@@ -175,35 +175,42 @@ django.sync_capable = django.async_capable = True  # type: ignore[attr-defined]
 
 
 def _flask_template(environ: Environ) -> str | None:
-    request = environ.get("werkzeug.request")
-    return _text(getattr(getattr(request, "url_rule", None), "rule", None))
+    return _text(_of(_of(environ.get("werkzeug.request"), "url_rule"), "rule"))
 
 
 def _django_template(request: Any) -> str | None:
-    return _text(getattr(getattr(request, "resolver_match", None), "route", None))
+    return _text(_of(_of(request, "resolver_match"), "route"))
 
 
 def _starlette_template(scope: Scope) -> str | None:
     included = scope.get("fastapi")  # which has the prefix of a router that was included
-    if isinstance(included, dict) and "effective_route_context" in included:
-        return _text(getattr(included["effective_route_context"], "path", None))
+    if type(included) is dict and "effective_route_context" in included:
+        return _text(_of(included["effective_route_context"], "path"))
     if "route" in scope:
-        return _text(getattr(scope["route"], "path", None))
+        return _text(_of(scope["route"], "path"))
     if "endpoint" not in scope:
         return None
-    return _path_to(scope["endpoint"], getattr(scope.get("router"), "routes", ()))
+    return _path_to(scope["endpoint"], _of(scope.get("router"), "routes"))
 
 
-def _path_to(endpoint: Any, routes: Iterable[Any]) -> str | None:
+def _path_to(endpoint: Any, routes: Any) -> str | None:
     """Return the path of a route of Starlette before 1.0, which tells the endpoint only."""
-    for route in routes:
-        path = _text(getattr(route, "path", None)) or ""
-        if getattr(route, "endpoint", None) is endpoint or getattr(route, "app", None) is endpoint:
+    for route in routes or ():
+        path = _text(_of(route, "path")) or ""
+        if endpoint is _of(route, "endpoint") or endpoint is _of(route, "app"):
             return path
-        below = _path_to(endpoint, getattr(route, "routes", None) or ())
+        below = _path_to(endpoint, _of(_of(route, "app"), "routes"))
         if below is not None:
             return path + below
     return None
+
+
+def _of(thing: Any, name: str) -> Any:
+    """Return an attribute that *thing* itself has, None if there is none; runs no code of its."""
+    try:
+        return object.__getattribute__(thing, "__dict__").get(name)
+    except AttributeError:
+        return None
 
 
 def _text(template: Any) -> str | None:

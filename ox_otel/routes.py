@@ -41,9 +41,16 @@ class Wsgi:
         account = begin(lambda: _flask_template(environ))
         if account is None:
             return self._app(environ, start_response)
+
+        def start(*response: Any) -> Any:
+            route = _flask_template(environ)
+            if route is not None:  # Flask forgets it before it returns
+                account.template = lambda: route
+            return start_response(*response)
+
         body: Iterable[bytes] = ()
         try:
-            body = self._app(environ, start_response)
+            body = self._app(environ, start)
             if not _is_whole(body, environ):
                 body = _Body(body, account)
         finally:

@@ -36,6 +36,8 @@ def tag(*, route: str | None = None) -> Iterator[None]:
     finally:
         if account is not None:
             end(account)
+            if account.is_lost:
+                warn("ox_otel: `tag` was in a coroutine that waits; `tagged` would know its CPU")
 
 
 async def tagged(coroutine: Coroutine[Any, Any, T], *, route: str) -> T:
@@ -86,9 +88,4 @@ def _watch(account: Account, loop: Any) -> None:
     from ox_otel._driving import follow
 
     follow(loop)  # the next one will be driven
-
-    def lose() -> None:
-        account.lose()
-        warn("ox_otel: a coroutine has waited within `tag`; its CPU is known to `tagged` only")
-
-    account.watch = loop.call_soon(lose)
+    account.watch = loop.call_soon(account.lose)

@@ -415,6 +415,12 @@ class App:
         vars(self).update(attributes)
 
 
+class Computed:
+    """An object that runs code of the host's when it is asked for an attribute."""
+
+    path = property(lambda self: "/computed")
+
+
 @pytest.mark.parametrize(
     ("scope", "template"),
     [
@@ -425,7 +431,7 @@ class App:
         ),
         ({"route": Rule("/{id}"), "fastapi": {}}, "/{id}"),
         ({"path": "/users/4711"}, None),
-        ({"route": App(path=property(endpoint))}, None),
+        ({"route": Computed()}, None),
         (
             {
                 "endpoint": endpoint,
@@ -564,6 +570,18 @@ def test_the_outer_request_under_way_does_not_wait_for_the_inner(books: Books) -
         waited = settle(books)["/outer"].wait_seconds
     total = waited + settle(books)["/outer"].wait_seconds
     assert total < 0.04
+
+
+def test_a_request_that_is_named_anew(books: Books) -> None:
+    """What has been published under one name stays there: no series decreases."""
+    name = "/first"
+    account = books.open_account(lambda: name, None)
+    account.charge(2_000_000_000)
+    assert 2.0 == settle(books)["/first"].cpu_seconds
+    name = "/second"
+    assert all(min(usage) >= 0 for usage in settle(books).values())
+    books.close_account(account)
+    assert all(min(usage) >= 0 for usage in settle(books).values())
 
 
 def test_measuring_keeps_its_budget() -> None:

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from types import CodeType
 from zlib import crc32
 
-from ox_otel.recorders import OTHER, UNPLACED, Function, Stack
+from ox_otel.recorders import OTHER, REST, UNPLACED, Function, Stack
 
 MAX_LENGTH = 150
 UNKNOWN = "unknown"
@@ -82,7 +82,7 @@ class Names:
         # by way of a list: a tuple made of a generator is cut to size from a larger one, so that
         # each leaves one more behind in CPython's free lists, up to 2000 of every size
         shown = [function for function in functions if self._shows(function.module)]
-        return tuple(shown) or (Function(OTHER, OTHER),)
+        return tuple(shown) or (REST,)
 
     def forget(self) -> None:
         """Let go of all code objects: from now on their ids mean nothing."""

@@ -6,7 +6,6 @@ delays is left out: the API has none that can be observed.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 
@@ -15,15 +14,13 @@ from ox_otel._metrics import FUNCTION, METRICS, Metric
 from ox_otel._profiler import Profiler
 from ox_otel._pruning import Pruning
 from ox_otel._status import package_version
-from ox_otel.recorders import NOTHING, OTHER, Batch, CountingRecorder, Function, Usage
+from ox_otel.recorders import Batch, CountingRecorder
 
 MAX_FUNCTIONS = 990
 """With two states each, fewer than the 2000 attribute sets that an SDK allows an instrument."""
 
 MAX_NODES = 1990
 """The same for the tree, which has no states."""
-
-_REST = Function(OTHER, OTHER)
 
 _publishing: dict[MeterProvider | None, "OtelRecorder | None"] = {}
 """The recorder that the instruments of each provider observe; None as a provider: the global one.
@@ -53,8 +50,7 @@ class OtelRecorder:
     def _begin(self) -> None:
         """Begin with nothing: in a forked child, too, since the figures are its parent's."""
         self._counts = CountingRecorder()
-        self._named = {_REST}
-        self._pruning = Pruning(MAX_NODES)
+        self._pruning = Pruning(MAX_FUNCTIONS, MAX_NODES)
 
     def close(self) -> None:
         """Publish nothing more."""
@@ -62,23 +58,9 @@ class OtelRecorder:
             _publishing[self._provider] = None
 
     def record(self, batch: Batch) -> None:
-        """Add *batch* to what the next collection observes.
-
-        That is at most `MAX_FUNCTIONS` by name. The others count under `OTHER`, where a stack
-        with several of them counts several times but for its self figures. Beyond `MAX_NODES` of
-        the tree, nodes count as the nearest above them.
-        """
-        self._named -= batch.retired.keys()
-        self._named.update(batch.retired.values())
-        functions: dict[Function, Usage] = {}
-        for function, usage in batch.functions.items():
-            if len(self._named) < MAX_FUNCTIONS:
-                self._named.add(function)
-            home = function if function in self._named else _REST
-            functions[home] = functions.get(home, NOTHING).plus(usage)
-        self._pruning.retire(batch.retired_nodes)
-        tree = self._pruning.prune(batch.tree)
-        self._counts.record(replace(batch, functions=functions, tree=tree))
+        """Add *batch* to what the next collection observes, in what an SDK has room for."""
+        self._pruning.retire(batch)
+        self._counts.record(self._pruning.prune(batch))
 
     def observe(self, metric: Metric) -> list[Observation]:
         """Return the series of *metric*; none after an error."""

@@ -90,6 +90,9 @@ class RouteUsage(NamedTuple):
         )
 
 
+REST = Function(OTHER, OTHER)
+"""What everything counts for that has no series of its own, nor its module one."""
+
 TOKEN_LENGTH = 5
 """Letters that a node's path has for each level."""
 

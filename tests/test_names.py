@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ox_otel._names import MAX_LENGTH, UNKNOWN, Names, function_of, valid
-from ox_otel.recorders import OTHER, UNPLACED, Function
+from ox_otel.recorders import OTHER, REST, UNPLACED, Function
 
 
 def code_named(name: str) -> CodeType:
@@ -139,4 +139,4 @@ def test_only_included_modules_are_shown() -> None:
 
 def test_a_stack_of_nothing_to_show_is_other() -> None:
     """Where no frame is left, the time is not lost."""
-    assert (Function(OTHER, OTHER),) == stack(Names(include=["nothing"]), "app", "lib")
+    assert (REST,) == stack(Names(include=["nothing"]), "app", "lib")

@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 from ox_otel import Batch, Function, Profiler, RouteUsage, Settings, Usage
 from ox_otel._status import ERROR_KINDS
 from ox_otel.otel import MAX_FUNCTIONS, MAX_NODES, OtelRecorder
-from ox_otel.recorders import OTHER, TOKEN_LENGTH, Node
+from ox_otel.recorders import OTHER, REST, TOKEN_LENGTH, Node
 
 SDK_LIMIT = 2000
 """Attribute sets an instrument that SDKs allow, those that have a limit."""
@@ -41,7 +41,6 @@ UNITS = {
 }
 GAUGES = {"series", "series_limit", "interval_seconds", "running", "info"}
 HOT, COLD = Function("shop.cart", "Cart.total"), Function("shop", "cold")
-REST = Function(OTHER, OTHER)
 ROOT, LEAF = Node("total", 0, "total"), Node("totalmains", 1, "shop.main")
 
 

@@ -1,47 +1,26 @@
-"""What requests use, by route: from the CPU clocks of the threads that work for them, not sampled.
+"""What one request uses: CPU of the threads that work for it, and the time that it takes.
 
-Each request has an *account*. A context variable says which one is at hand, so it follows into
-tasks and threads as the context does; a *meter*, one a native thread, says to which account CPU
-goes from one *turn* to the next. Nothing here takes a lock, so signal handlers and destructors may
-come in between: an addition to an attribute is one step under the GIL.
+A context variable says which *account* is at hand, so it follows into tasks and threads as the
+context does; a *meter*, one a native thread, says to which account CPU goes from one *turn* to the
+next, by the clock of the thread: nothing is sampled. Nothing takes a lock either, so signal
+handlers and destructors may come in between: an addition to an attribute is one step under the GIL.
 """
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
-from functools import cache
-from math import ceil
-from operator import add, sub
-from random import random
 from typing import Protocol
 
 from ox_otel._fork import follow_forks
-from ox_otel._names import UNKNOWN, valid
 from ox_otel._native import get_native_id, local
-from ox_otel.recorders import OTHER, UNMATCHED, RouteUsage
-
-_SHARE = 0.25
-"""Of the budget, what the clocks of requests may take."""
-
-_MOST_WEIGHT = 1000
 
 
-class Handle(Protocol):
-    """What an event loop has been asked to do, as far as we know it."""
+class Keeper(Protocol):
+    """Who opens accounts, and takes them back."""
 
-    def cancel(self) -> None:
-        """Have it not done."""
-
-
-class Route:
-    """What all requests of one route have used; times in nanoseconds."""
-
-    __slots__ = ("cpu", "name", "requests", "wait")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.requests = self.cpu = self.wait = 0
+    def close_account(self, account: "Account") -> None:
+        """Count a request that is over."""
 
 
 Template = Callable[[], str | None]
@@ -59,48 +38,50 @@ class Account:
         weight: how many requests it stands for; 0 if it is not measured itself.
         outer: the account that was at hand when it was opened.
         meter: the one that works for it, or was the last to do so.
-        watch: tells it that it is lost, where nobody drives its coroutine.
+        is_watched: whether it will be lost if its coroutine waits, since nobody drives that.
     """
 
     __slots__ = (
         "began",
         "books",
+        "charges",
         "cpu",
         "inner",
         "is_lost",
         "is_open",
+        "is_watched",
         "meter",
         "outer",
         "template",
-        "watch",
         "weight",
     )
 
     def __init__(
-        self, books: "Books", template: Template, outer: "Account | None", weight: int
+        self, books: Keeper, template: Template, outer: "Account | None", weight: int
     ) -> None:
         self.books = books
         self.template = template
         self.outer = outer
         self.weight = weight
         self.meter: Meter | None = None
-        self.watch: Handle | None = None
         self.is_open = True
         self.is_lost = False
+        self.is_watched = False
+        self.charges = 0
         self.cpu = 0
         self.inner = 0  # time that accounts opened within have taken
         self.began = time.monotonic_ns()
 
     def charge(self, used: int) -> None:
-        """Take so much CPU; a request that is over takes none."""
-        self.books.charges += 1
-        if self.is_open:
-            self.cpu += used
+        """Take so much CPU; what comes when the request is over, nobody counts."""
+        self.charges += 1
+        self.cpu += used
 
     def lose(self) -> None:
-        """Take note that from now on nobody knows which CPU is the request's."""
-        meter().turn(None)
-        self.is_lost = True
+        """Take note that from now on nobody knows which CPU is the request's, if it goes on."""
+        if self.is_open:
+            meter().turn(None)
+            self.is_lost = True
 
     def wait(self, elapsed: int, cpu: int) -> int:
         """Return the rest of the time that has *elapsed*, of which it was its own."""
@@ -150,147 +131,10 @@ class Meter:
             before.charge(now - since)
 
 
-class Books:
-    """The accounts of a process, and what they add up to for at most *limit* routes.
-
-    *budget* is the CPU that profiling may use, as a fraction of one core: where to measure every
-    request would cost more than a share of it, chance decides which ones are, and each stands for
-    as many as its weight says.
-    """
-
-    def __init__(self, limit: int, budget: float) -> None:
-        self.open: dict[Account, None] = {}
-        self.charges = 0
-        self.requests = 0
-        self._limit = limit
-        self._allowed = budget * _SHARE
-        self._weight = 1
-        self._routes: dict[str, Route] = {}
-        self._rest = Route(OTHER)
-        self._published: dict[str, tuple[int, ...]] = {}
-
-    def open_account(self, template: Template, outer: Account | None) -> Account:
-        """Return the account of a request that begins now, within that of *outer*."""
-        if outer is not None and (outer.books is not self or not outer.is_open):
-            outer = None  # of a parent's, or over
-        if outer is not None:
-            weight = outer.weight
-        else:
-            weight = self._weight if self._weight == 1 or random() * self._weight < 1 else 0  # noqa: S311 - not a secret
-        account = Account(self, template, outer, weight)
-        if weight:
-            self.open[account] = None
-        return account
-
-    def close_account(self, account: Account) -> None:
-        """Count a request that is over."""
-        route = self.route(account.template())
-        self.requests += 1
-        route.requests += 1
-        account.is_open = False
-        if not account.weight:
-            return
-        self.open.pop(account, None)  # before it is added: nothing counts twice
-        elapsed = time.monotonic_ns() - account.began
-        if account.outer is not None:
-            account.outer.inner += elapsed
-        if not account.is_lost:
-            route.cpu += account.cpu * account.weight
-            route.wait += account.wait(elapsed, account.cpu) * account.weight
-
-    def route(self, name: str | None) -> Route:
-        """Return the route of that name, or the one for all that find no place."""
-        if name is None:
-            name = UNMATCHED
-        elif type(name) is not str:  # whose methods would be the host's
-            name = UNKNOWN
-        route = self._routes.get(name)
-        if route is None:
-            if len(self._routes) >= self._limit:  # about: `settle` is exact, this bounds memory
-                return self._rest
-            route = self._routes.setdefault(name, Route(valid(name)))
-        return route
-
-    def settle(self, seconds: float) -> tuple[dict[str, RouteUsage], float]:
-        """Return what each route gains, and what measuring it cost, in the last *seconds*.
-
-        What requests under way have used is among the gains, as far as their routes are known.
-        """
-        totals: dict[str, tuple[int, ...]] = {}
-        for route, *used in (*self._closed(), *self._under_way()):
-            has_place = route.name in self._published or len(self._published) < self._limit - 1
-            name = route.name if has_place else OTHER
-            totals[name] = _sums(totals.get(name, (0, 0, 0)), used)
-            self._published.setdefault(name, (0, 0, 0))
-        gains = {}
-        for name, total in totals.items():
-            before = self._published[name]
-            # what was taken for a request's own a moment ago may turn out to be somebody else's
-            now = self._published[name] = tuple(map(max, before, total))
-            requests, cpu, wait = map(sub, now, before)
-            gains[name] = RouteUsage(requests, cpu * 1e-9, wait * 1e-9)
-        return gains, self._cost(seconds)
-
-    def _closed(self) -> Iterator[tuple[Route, int, int, int]]:
-        for route in (*self._routes.copy().values(), self._rest):
-            if route.requests:
-                yield route, route.requests, route.cpu, route.wait
-
-    def _under_way(self) -> Iterator[tuple[Route, int, int, int]]:
-        now = time.monotonic_ns()
-        accounts = list(self.open.copy())
-        busy = {account.outer for account in accounts}  # with one that is within
-        for account in accounts:
-            name = account.template()
-            if name is None or account.is_lost or account.watch is not None:
-                continue
-            cpu = account.cpu + account.running()
-            wait = 0 if account in busy else account.wait(now - account.began, cpu)
-            yield self.route(name), 0, cpu * account.weight, wait * account.weight
-
-    def _cost(self, seconds: float) -> float:
-        """Return what measuring cost, in seconds of CPU; measure as many requests as it may."""
-        charges, self.charges = self.charges, 0
-        requests, self.requests = self.requests, 0
-        if not requests and not charges:
-            return 0.0
-        turn, account = _costs()
-        cost = charges * turn + requests * account
-        if seconds > 0:
-            wanted = charges * turn * self._weight / (self._allowed * seconds)
-            self._weight = min(max(ceil(wanted), 1), _MOST_WEIGHT)
-        return cost
-
-
-def _sums(first: Iterable[int], second: Iterable[int]) -> tuple[int, ...]:
-    return tuple(map(add, first, second))
-
-
-def _nobody() -> None:
-    return None
-
-
-@cache
-def _costs() -> tuple[float, float]:
-    """Return what a charge costs here, and an account, in seconds of CPU."""
-    books, own, rounds = Books(2, 1), Meter(), 100
-    began = time.thread_time()
-    for _ in range(rounds):
-        account = books.open_account(_nobody, None)
-        books.close_account(account)
-    opened = time.thread_time()
-    for _ in range(rounds):
-        own.turn(account)
-        own.turn(None)
-    charged = time.thread_time()
-    return (charged - opened) / rounds, (opened - began) / rounds
-
-
 at_hand: ContextVar[Account | None] = ContextVar("ox_otel_account", default=None)
 """The account of the request that this context belongs to."""
 
 _own = local()
-_books: Books | None = None
 
 
 def meter() -> Meter:
@@ -300,24 +144,6 @@ def meter() -> Meter:
     except AttributeError:
         its = _own.meter = Meter()
     return its
-
-
-def books() -> Books | None:
-    """Return the books that are kept now; None while nobody samples."""
-    return _books
-
-
-def keep(new: Books) -> None:
-    """Have accounts opened in *new* books from now on."""
-    global _books  # noqa: PLW0603 - there is one sampler a process
-    _books = new
-
-
-def leave(old: Books) -> None:
-    """Open no more accounts in the *old* books."""
-    global _books  # noqa: PLW0603 - as above
-    if _books is old:
-        _books = None
 
 
 def measured() -> Account | None:
@@ -334,10 +160,9 @@ def turn(its: Meter) -> None:
 
 
 def _renew() -> None:
-    """In a forked child: its clocks begin at 0, and what its parent had begun is the parent's."""
-    global _own, _books  # noqa: PLW0603 - as above
+    """In a forked child: the clocks of its threads begin at 0."""
+    global _own  # noqa: PLW0603 - threads have one each, and processes, too
     _own = local()
-    _books = None
 
 
 follow_forks(_renew)

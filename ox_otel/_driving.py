@@ -14,7 +14,8 @@ from threading import Thread
 from types import CoroutineType
 from typing import Any, TypeVar
 
-from ox_otel._accounts import Account, books, measured, meter
+from ox_otel._accounts import Account, measured, meter
+from ox_otel._books import books
 from ox_otel._interpreter import clock_of
 
 T = TypeVar("T")

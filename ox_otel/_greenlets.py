@@ -7,7 +7,8 @@ is now.
 import sys
 from typing import Any
 
-from ox_otel._accounts import Meter, books, meter, turn
+from ox_otel._accounts import Meter, meter, turn
+from ox_otel._books import books
 
 
 def follow_switches(its: Meter) -> None:

@@ -4,7 +4,7 @@ import time
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ox_otel._accounts import Books, keep, leave
+from ox_otel._books import Books, keep, leave
 from ox_otel._capture import Captures
 from ox_otel._clock import Delays, Schedule
 from ox_otel._contributions import Contribution, Contributions

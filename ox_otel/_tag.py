@@ -5,7 +5,8 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from ox_otel._accounts import Account, Template, at_hand, books, measured, meter, turn
+from ox_otel._accounts import Account, Template, at_hand, measured, meter, turn
+from ox_otel._books import books
 from ox_otel._greenlets import follow_switches
 from ox_otel._notices import warn
 
@@ -73,8 +74,6 @@ def end(account: Account) -> None:
     """Close the account at hand."""
     at_hand.set(account.outer)
     turn(meter())
-    if account.watch is not None:
-        account.watch.cancel()
     account.books.close_account(account)
 
 
@@ -88,4 +87,5 @@ def _watch(account: Account, loop: Any) -> None:
     from ox_otel._driving import follow
 
     follow(loop)  # the next one will be driven
-    account.watch = loop.call_soon(account.lose)
+    account.is_watched = True
+    loop.call_soon(account.lose)  # before the coroutine goes on, if it waits

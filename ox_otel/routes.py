@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from typing import Any
 
-from ox_otel._accounts import Account, at_hand, books, meter, turn
+from ox_otel._accounts import Account, at_hand, meter, turn
+from ox_otel._books import books
 from ox_otel._driving import driven
 from ox_otel._tag import begin, end
 

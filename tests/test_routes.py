@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ox_otel
-from ox_otel import RouteUsage, _accounts, routes, tag, tagged
-from ox_otel._accounts import Books, at_hand, keep, leave, meter
+from ox_otel import RouteUsage, _books, routes, tag, tagged
+from ox_otel._accounts import at_hand, meter
+from ox_otel._books import Books, keep, leave
 from ox_otel.recorders import OTHER, UNMATCHED
 
 CLOSE = 0.01
@@ -610,7 +611,7 @@ def test_measuring_keeps_its_budget() -> None:
 
 def test_what_measuring_costs_is_told(books: Books) -> None:
     """The cost that is published is about what the calling thread has spent."""
-    _accounts._costs()
+    _books._costs()
     began = time.thread_time()
     for _ in range(5000):
         with tag(route="/a"):
@@ -628,7 +629,7 @@ def test_a_child_begins_with_nothing(books: Books) -> None:
         if pid == 0:
             status = 1
             try:
-                assert _accounts.books() is None
+                assert _books.books() is None
                 own = Books(10, 1)
                 keep(own)
                 with tag(route="/child"):
@@ -651,7 +652,7 @@ def test_routes_of_a_running_profiler() -> None:
         assert 1 == profiler.snapshot().routes["/a"].requests
         assert profiler.status().series > 0
         profiler.pause()
-        while _accounts.books() is not None:
+        while _books.books() is not None:
             time.sleep(0.001)
         with tag(route="/b"):
             pass

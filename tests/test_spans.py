@@ -14,7 +14,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, Tracer
 
 from ox_otel import _spans, tag
-from ox_otel._accounts import Books, at_hand, keep, leave, meter
+from ox_otel._accounts import at_hand, meter
+from ox_otel._books import Books, keep, leave
 from ox_otel._spans import Spans
 from ox_otel.recorders import UNMATCHED
 

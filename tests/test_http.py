@@ -409,7 +409,7 @@ requests = st.builds(
     anything,
     st.dictionaries(names, st.sampled_from(["localhost", "http://localhost"]) | anything),
     st.binary(max_size=50),
-    trusted=st.just(False),  # noqa: FBT003 - which nobody can say of themselves
+    trusted=st.just(False),
 )
 
 

@@ -11,6 +11,7 @@ from ox_otel._install import get, install, uninstall
 from ox_otel._profiler import Profiler
 from ox_otel._settings import ConfigError, Settings
 from ox_otel._status import Status
+from ox_otel._tag import tag, tagged
 from ox_otel.recorders import (
     Answer,
     Batch,
@@ -19,6 +20,7 @@ from ox_otel.recorders import (
     Node,
     Record,
     Recorder,
+    RouteUsage,
     Usage,
 )
 
@@ -32,10 +34,13 @@ __all__ = [
     "Profiler",
     "Record",
     "Recorder",
+    "RouteUsage",
     "Settings",
     "Status",
     "Usage",
     "get",
     "install",
+    "tag",
+    "tagged",
     "uninstall",
 ]

@@ -44,6 +44,17 @@ def allocate_lock() -> _thread.LockType:
     return lock
 
 
+def get_native_id() -> int:
+    """Return the kernel's number of the calling thread."""
+    native_id: int = _original("get_native_id")()
+    return native_id
+
+
+def local() -> Any:
+    """Return an object whose attributes each native thread has for itself."""
+    return _original("_local")()
+
+
 class Alarm:
     """Waiting and being told, in one: a wait that any other thread can end at once.
 
@@ -103,7 +114,7 @@ class Worker:
                 }
                 signal.pthread_sigmask(signal.SIG_BLOCK, others)
             with contextlib.suppress(OSError, AttributeError):
-                comm = f"/proc/self/task/{_thread.get_native_id()}/comm"
+                comm = f"/proc/self/task/{get_native_id()}/comm"
                 descriptor = os.open(comm, os.O_WRONLY)
                 try:
                     os.write(descriptor, self._name.encode()[:15])

@@ -162,10 +162,7 @@ def _change(
 
 
 def _page(*parts: str) -> str:
-    links = "".join(
-        f'<a href="{escape(url_for(f".{view}"))}">{view}</a> '
-        for view in ("status",)
-    )
+    links = "".join(f'<a href="{escape(url_for(f".{view}"))}">{view}</a> ' for view in ("status",))
     start = '<!doctype html><html lang="en"><meta charset="utf-8"><title>ox_profile</title>'
     return f"{start}<h1>ox_profile</h1><p>{links}</p>{''.join(parts)}</html>"
 

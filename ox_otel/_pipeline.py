@@ -162,6 +162,7 @@ class Pipeline:
             self.flush(now)
         finally:
             self._engine.reset()
+            self._schedule.rest()
 
     def sample(self, now: float) -> None:
         """Take one sample; make a batch if one is due."""

@@ -10,6 +10,8 @@ stands in `OX_PROF_USERS` see anything. As there, profiling begins paused, unles
 has called `ox_otel.install` before, or `OX_OTEL_START_PAUSED` says otherwise.
 """
 
+import csv
+import io
 import os
 from collections.abc import Collection, Iterable
 from html import escape
@@ -21,11 +23,13 @@ from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 
+from ox_otel import routes
 from ox_otel._install import get, install
 from ox_otel._mounting import answer
 from ox_otel._profiler import Profiler
 from ox_otel._settings import ConfigError
 from ox_otel.http import Request, plain
+from ox_otel.recorders import RouteUsage
 
 OX_PROF_BP = Blueprint("ox_profile", __name__, url_prefix="/ox_profile")
 """The blueprint: `/ox_profile/status` and what it links to."""
@@ -38,9 +42,19 @@ _FIELD = '<label>seconds <input name="interval" value="{}"></label>'
 
 @OX_PROF_BP.record_once
 def _begin(state: BlueprintSetupState) -> None:
-    """Install the profiler, paused, where none is installed yet."""
+    """Install the profiler, paused, where none is installed yet; have it know routes."""
     _users(state.app.config)
     install(start_paused=os.environ.get("OX_OTEL_START_PAUSED") or True)
+    app: Any = state.app
+    if not isinstance(app.wsgi_app, routes.Wsgi):
+        app.wsgi_app = routes.Wsgi(app.wsgi_app)
+
+
+@OX_PROF_BP.teardown_app_request
+def _name_route(_: BaseException | None) -> None:
+    """Say which route a request of the application has taken: it is forgotten a moment later."""
+    if request.url_rule is not None:
+        routes.name(request.url_rule.rule)
 
 
 @OX_PROF_BP.before_request
@@ -53,8 +67,8 @@ def _let_in() -> ResponseReturnValue | None:
     if not current_user.is_authenticated:
         unauthorized: ResponseReturnValue = manager.unauthorized()
         return unauthorized
-    name = getattr(current_user, current_app.config.get("OX_PROF_USERNAME_FIELD", "name"), None)
-    if not isinstance(name, str) or not name or name not in users:
+    user = getattr(current_user, current_app.config.get("OX_PROF_USERNAME_FIELD", "name"), None)
+    if not isinstance(user, str) or not user or user not in users:
         abort(403, "OX_PROF_USERS does not name this user")
     return None
 
@@ -139,6 +153,42 @@ def set_interval() -> ResponseReturnValue:
     return _change("set_interval", "/interval", {"seconds": seconds}, _FIELD.format(""))
 
 
+@OX_PROF_BP.get("/show_req_times")
+def show_req_times() -> ResponseReturnValue:
+    """Show requests and times by route, the slowest first; as CSV where `as_csv` is 1.
+
+    Requests are counted while the profiler samples.
+    """
+    found = sorted(_profiler().snapshot().routes.items(), key=_mean_seconds, reverse=True)
+    if request.args.get("as_csv") == "1":
+        text = io.StringIO()
+        lines = csv.writer(text)
+        lines.writerow(("route", "requests", "cpu_seconds", "wait_seconds"))
+        lines.writerows((route, *usage) for route, usage in found)
+        headers = {"Content-Disposition": "attachment; filename=requests.csv"}
+        return Response(text.getvalue(), headers=headers, mimetype="text/csv")
+    rows = [
+        (
+            one[0],
+            one[1].requests,
+            f"{_mean_seconds(one):.3f}",
+            f"{one[1].cpu_seconds:.3f}",
+            f"{one[1].wait_seconds:.3f}",
+        )
+        for one in found
+    ]
+    address = escape(url_for(".show_req_times", as_csv=1))
+    return _page(
+        f'<p><a href="{address}">as CSV</a></p>',
+        _table(("route", "requests", "mean seconds", "CPU seconds", "wait seconds"), rows),
+    )
+
+
+def _mean_seconds(entry: tuple[str, RouteUsage]) -> float:
+    _, usage = entry
+    return (usage.cpu_seconds + usage.wait_seconds) / max(usage.requests, 1)
+
+
 def _profiler() -> Profiler:
     profiler = get()
     if profiler is None:
@@ -162,7 +212,10 @@ def _change(
 
 
 def _page(*parts: str) -> str:
-    links = "".join(f'<a href="{escape(url_for(f".{view}"))}">{view}</a> ' for view in ("status",))
+    links = "".join(
+        f'<a href="{escape(url_for(f".{view}"))}">{view}</a> '
+        for view in ("status", "show_req_times")
+    )
     start = '<!doctype html><html lang="en"><meta charset="utf-8"><title>ox_profile</title>'
     return f"{start}<h1>ox_profile</h1><p>{links}</p>{''.join(parts)}</html>"
 

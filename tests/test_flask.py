@@ -1,5 +1,6 @@
 """The blueprint for those who come from ox_profile: who may see and change what."""
 
+import csv
 import os
 import re
 import time
@@ -13,8 +14,9 @@ from flask_login import LoginManager, UserMixin, login_user
 import ox_otel
 from ox_otel import Batch, Function, Usage
 from ox_otel.flask import OX_PROF_BP
+from ox_otel.routes import Wsgi
 
-SHOWS = ("/ox_profile/", "/ox_profile/status")
+SHOWS = ("/ox_profile/", "/ox_profile/status", "/ox_profile/show_req_times")
 CHANGES = ("/ox_profile/pause", "/ox_profile/unpause", "/ox_profile/set_interval?interval=0.5")
 
 
@@ -271,6 +273,40 @@ def test_the_status_shows_the_hottest_functions(app: flask.Flask) -> None:
     assert 1 == rows(pattern="*.burn")
     assert 0 == rows(max_records=-1)
     assert rows() == rows(max_records=10**30) == rows(max_records="x")
+
+
+def test_requests_and_times_by_route(app: flask.Flask) -> None:
+    """Each route has its requests, and the time that they took, under its template."""
+    app.config["OX_PROF_USERS"] = {"ada"}
+    app.add_url_rule("/burn/<int:n>", view_func=lambda n: str(burn()), endpoint="burn")
+    client = client_of(app)
+    client.post("/ox_profile/unpause")
+    for n in range(3):
+        client.get(f"/burn/{n}")
+
+    def shown() -> dict[str, list[str]]:
+        lines = client.get("/ox_profile/show_req_times?as_csv=1").text.splitlines()
+        assert "route,requests,cpu_seconds,wait_seconds" == lines[0]
+        return {cells[0]: cells[1:] for cells in csv.reader(lines[1:])}
+
+    deadline = time.monotonic() + 30
+    while shown().get("/burn/<int:n>", ["0"])[0] != "3":
+        assert time.monotonic() < deadline
+    _, cpu_seconds, wait_seconds = map(float, shown()["/burn/<int:n>"])
+    assert 0.15 <= cpu_seconds < 0.15 + 0.15
+    assert wait_seconds >= 0
+    page = client.get("/ox_profile/show_req_times").text
+    first = re.findall("<tr><td>(.*?)</td><td>(.*?)</td>", page)[0]
+    assert ("/burn/&lt;int:n&gt;", "3") == first
+
+
+def test_requests_are_counted_once(app: flask.Flask) -> None:
+    """An app that has asked for routes itself does not count them twice."""
+    app = flask.Flask("shop")
+    app.wsgi_app = mine = Wsgi(app.wsgi_app)
+    app.register_blueprint(OX_PROF_BP)
+
+    assert mine is app.wsgi_app
 
 
 class Tags(HTMLParser):

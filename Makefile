@@ -26,6 +26,10 @@ test-servers: $(wheel) ## gunicorn, uvicorn, uWSGI, Celery, pools, gevent, event
 	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/servers --group=servers tests/servers \
 	  --numprocesses=4
 
+test-frameworks: $(wheel) ## mounted in Flask, FastAPI, Starlette, Django; beside ox-profile itself
+	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/frameworks --group=frameworks \
+	  tests/frameworks --numprocesses=4
+
 test-grafana: $(wheel) ## flame graphs as Grafana's own code draws them (pictures: build/grafana)
 	scripts/test-grafana $(PYTHON) build/wheel/*.tar.gz build/test/grafana
 
@@ -58,8 +62,8 @@ dashboards: $(venv) ## write the dashboards anew
 clean: ## remove what these targets made in this folder
 	rm -rf .venv build *.egg-info .*_cache .hypothesis
 
-.PHONY: help demo test test-all test-servers test-grafana pictures soak ticks-stress check bench \
-  dashboards clean
+.PHONY: help demo test test-all test-servers test-frameworks test-grafana pictures soak \
+  ticks-stress check bench dashboards clean
 
 # The environment to develop in: the package in it is this folder's own. Tests have others, see
 # scripts/test. The files .made, .demo and .check say what is in it.

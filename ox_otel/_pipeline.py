@@ -1,17 +1,17 @@
 """From samples to recorders: engine, ledger and deliveries, in the order of the data flow."""
 
 import time
-from collections import Counter
 from types import MappingProxyType
 from typing import NamedTuple
 
 from ox_otel._accounts import Books, keep, leave
+from ox_otel._capture import Captures
 from ox_otel._clock import Delays, Schedule
+from ox_otel._contributions import Contribution, Contributions
 from ox_otel._delivery import Courier, Delivery
 from ox_otel._engines import engine_for
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import Names
-from ox_otel._native import allocate_lock
 from ox_otel._settings import Settings
 from ox_otel._status import OWN_SERIES
 from ox_otel._tree import SERIES_PER_NODE, Tree
@@ -55,11 +55,13 @@ def _places(settings: Settings) -> Places:
 class Pipeline:
     """Takes samples, makes batches of them and hands these to the recorders.
 
-    Belongs to one thread, but for `add`, `charge`, `count_error`, `hanging`, `is_recorder` and
-    `join`, which any thread may call.
+    Belongs to one thread, but for `add`, `captures`, `charge`, `count_error`, `hanging`,
+    `is_recorder` and `join`, which any thread may use.
 
     Attributes:
         counts: the recorder that is always there.
+        captures: those that are being made.
+        since: when it began to count, in seconds of Unix time.
         places: how many functions, nodes and routes have series at most.
         overhead_ratio: CPU seconds that profiling cost per second, smoothed over some batches.
         samples: samples taken.
@@ -69,6 +71,8 @@ class Pipeline:
 
     def __init__(self, settings: Settings, schedule: Schedule) -> None:
         self.counts = CountingRecorder()
+        self.captures = Captures()
+        self.since = time.time()
         self.overhead_ratio = 0.0
         self.samples = 0
         self.flushes = 0
@@ -89,10 +93,7 @@ class Pipeline:
         self._books = Books(places.routes, settings.max_overhead)
         self._quick = [Delivery(self.counts, self.count_error)]
         self._couriers: list[Courier] = []
-        self._counting = allocate_lock()  # held for an addition, over what any thread may count
-        self._errors: Counter[str] = Counter()
-        self._charged = 0.0
-        self._charged_in_budget = 0.0
+        self._contributions = Contributions()
         self._cpu_seconds = 0.0
         self._began = 0.0
 
@@ -117,8 +118,7 @@ class Pipeline:
 
     def count_error(self, kind: str) -> None:
         """Count an error of one of the `ERROR_KINDS`."""
-        with self._counting:
-            self._errors[kind] += 1
+        self._contributions.add(kind)
 
     def charge(self, *, published: float = 0.0, in_budget: float = 0.0) -> None:
         """Count CPU seconds that another thread spent on profiling.
@@ -127,9 +127,7 @@ class Pipeline:
         interval. An endpoint of ours also renders the metrics of the host: to sample less would
         not make that any cheaper.
         """
-        with self._counting:
-            self._charged += published
-            self._charged_in_budget += in_budget
+        self._contributions.add(published=published, in_budget=in_budget)
 
     def _charge_recorder(self, cpu_seconds: float) -> None:
         self.charge(published=cpu_seconds, in_budget=cpu_seconds)
@@ -137,7 +135,8 @@ class Pipeline:
     def hanging(self) -> list[str]:
         """Return the recorders that have not returned from a delivery for long."""
         now = time.monotonic()
-        return [courier.name for courier in self._couriers if courier.hangs(now)]
+        deliveries = (*self._quick, *(courier.delivery for courier in self._couriers))
+        return [delivery.name for delivery in deliveries if delivery.hangs(now)]
 
     def is_recorder(self) -> bool:
         """Return whether the calling thread is one on which a recorder is called."""
@@ -156,11 +155,12 @@ class Pipeline:
         self._began = now
 
     def rest(self, now: float) -> None:
-        """Make a last batch, and have the engine do nothing until `begin`."""
+        """Make a last batch, have the engine do nothing until `begin`, and end captures."""
         leave(self._books)
         try:
             self.flush(now)
         finally:
+            self.captures.end()
             self._engine.reset()
             self._schedule.rest()
 
@@ -183,6 +183,7 @@ class Pipeline:
         self.charge(published=cost, in_budget=cost)
         delays, self._schedule.delays = self._schedule.delays, Delays()
         samples = delays.counts.total()
+        others = self._contributions.take()
         batch = Batch(
             functions=MappingProxyType(gains),  # the same for all recorders: nobody can change it
             stacks=MappingProxyType(stacks),
@@ -192,8 +193,8 @@ class Pipeline:
             missed=delays.missed,
             delays=MappingProxyType(delays.counts),
             delay_seconds=delays.seconds,
-            overhead_seconds=self._overhead(now, samples),
-            errors=MappingProxyType(self._taken_errors()),
+            overhead_seconds=self._overhead(now, samples, others),
+            errors=MappingProxyType(others.errors),
             retired=MappingProxyType(retired),
             retired_nodes=MappingProxyType(retired_nodes),
         )
@@ -201,6 +202,7 @@ class Pipeline:
             delivery.deliver(batch, now)
         for courier in self._couriers:
             courier.deliver(batch, now)
+        self.captures.take(stacks, now)
         self.flushes += 1
         self._schedule.resume(time.monotonic())
 
@@ -214,21 +216,15 @@ class Pipeline:
         for courier in self._couriers:
             courier.join(max(deadline - time.monotonic(), 0.0))
 
-    def _taken_errors(self) -> Counter[str]:
-        with self._counting:
-            errors, self._errors = self._errors, Counter()
-        return errors
-
-    def _overhead(self, now: float, samples: int) -> float:
-        """Return the CPU seconds spent since the last batch, by this thread and in others."""
-        with self._counting:
-            published, self._charged = self._charged, 0.0
-            in_budget, self._charged_in_budget = self._charged_in_budget, 0.0
+    def _overhead(self, now: float, samples: int, others: Contribution) -> float:
+        """Return the CPU seconds spent since the last batch, by this thread and by *others*."""
         before, self._cpu_seconds = self._cpu_seconds, time.thread_time()
         own = self._cpu_seconds - before + self._engine.cost()
-        self._schedule.charge(own + in_budget, samples)
+        self._schedule.charge(own + others.in_budget, samples)
         elapsed, self._began = now - self._began, now
         if elapsed > 0:
             weight = elapsed / (elapsed + _SMOOTHING_SECONDS)
-            self.overhead_ratio += weight * ((own + in_budget) / elapsed - self.overhead_ratio)
-        return own + published
+            self.overhead_ratio += weight * (
+                (own + others.in_budget) / elapsed - self.overhead_ratio
+            )
+        return own + others.published

@@ -17,6 +17,7 @@ from ox_otel._fork import follow_forks
 from ox_otel._install import get
 from ox_otel._mounting import answer
 from ox_otel._native import Worker
+from ox_otel._signals import as_host
 from ox_otel.http import MAX_BODY, TOO_LARGE, TOO_MANY, Request, Response, plain
 
 Scope = MutableMapping[str, Any]
@@ -75,8 +76,12 @@ async def _answered(
     if prefix and f"{path}/".startswith(f"{prefix}/"):
         path = path.removeprefix(prefix)
     query = scope["query_string"].decode("latin-1")
-    request = Request(scope["method"], path, query, _headers(scope), body, trusted)
-    return await _made(lambda: answer(request, prefix, metrics=metrics), receive)
+    request = Request(scope["method"], path, query, _headers(scope), body, trusted=trusted)
+
+    def make(gone: Callable[[], bool]) -> Response:
+        return answer(request._replace(gone=gone), prefix, metrics=metrics)
+
+    return await _made(make, receive)
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -100,10 +105,16 @@ async def _body(receive: Receive) -> bytes | None:
             return body
 
 
-async def _made(make: Callable[[], Response], receive: Receive) -> Response | None:
-    """Return what *make* returns on a thread of ours; None if the client goes meanwhile."""
+async def _made(
+    make: Callable[[Callable[[], bool]], Response], receive: Receive
+) -> Response | None:
+    """Return what *make* returns on a thread of ours; None if the client goes meanwhile.
+
+    *make* is given what tells whether nobody waits any more.
+    """
     loop = asyncio.get_running_loop()
     made: asyncio.Future[Response] = loop.create_future()
+    gone = False
 
     def settle(response: Response) -> None:
         if not made.done():  # the server may have cancelled the request
@@ -111,8 +122,9 @@ async def _made(make: Callable[[], Response], receive: Receive) -> Response | No
 
     def work() -> None:
         try:
-            response = make()
-        except BaseException:  # a collector of the host may raise what is no Exception
+            with as_host():  # collectors of the host may start something
+                response = make(lambda: gone)
+        except BaseException:  # they may raise what is no Exception
             response = plain(500, "internal error")
         with suppress(RuntimeError):  # the loop has been closed
             loop.call_soon_threadsafe(settle, response)
@@ -130,6 +142,7 @@ async def _made(make: Callable[[], Response], receive: Receive) -> Response | No
             return None
         return await made
     finally:
+        gone = True
         told.cancel()
 
 

@@ -13,8 +13,11 @@ from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+from ox_otel._capture import CaptureError, TooManyCapturesError
 from ox_otel._profiler import Profiler
 from ox_otel._settings import ConfigError
+from ox_otel._status import Wish
+from ox_otel._views import View, view
 
 MAX_BODY = 4096
 """Bytes of a request's body that any route needs; a server should refuse longer ones."""
@@ -34,7 +37,8 @@ class Request(NamedTuple):
 
     The values of a header that came more than once stand in one, with commas between them, so that
     nobody is let in by one of them. A *trusted* request is let in as if it had the token: an
-    application that mounts us knows who sent it.
+    application that mounts us knows who sent it. *gone* says whether nobody waits for the answer any
+    more.
     """
 
     method: str
@@ -43,6 +47,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body: bytes = b""
     trusted: bool = False
+    gone: Callable[[], bool] = lambda: False
 
 
 class Response(NamedTuple):
@@ -80,6 +85,10 @@ def respond(request: Request, exposure: Exposure) -> Response:
         return _refusal(request, exposure) or answer(request, exposure)
     except ConfigError as error:
         return plain(400, str(error))
+    except TooManyCapturesError as error:
+        return plain(429, str(error), {"Retry-After": "5"})
+    except CaptureError as error:
+        return plain(409, str(error))
     except Exception:
         exposure.profiler.count_error("request")
         return plain(500, "internal error")
@@ -165,27 +174,61 @@ def _status(_: Request, exposure: Exposure) -> Response:
 
 def _pause(request: Request, exposure: Exposure) -> Response:
     exposure.profiler.pause()
-    exposure.profiler.share("paused")
-    return _status(request, exposure)
+    return _shared("paused", request, exposure)
 
 
 def _unpause(request: Request, exposure: Exposure) -> Response:
     exposure.profiler.unpause()
-    exposure.profiler.share("paused")
-    return _status(request, exposure)
+    return _shared("paused", request, exposure)
 
 
 def _interval(request: Request, exposure: Exposure) -> Response:
     sent = parse_qs(request.query) | parse_qs(request.body.decode("utf-8", "replace"))
     exposure.profiler.set_interval(sent.get("seconds", [""])[0])
-    exposure.profiler.share("interval")
+    return _shared("interval", request, exposure)
+
+
+def _shared(wish: Wish, request: Request, exposure: Exposure) -> Response:
+    """Have the service do as this process does; answer with its status."""
+    try:
+        exposure.profiler.share(wish)
+    except OSError:  # this process may not write there, for it has given up its rights
+        exposure.profiler.count_error("request")
+        return plain(500, "done, but by this process alone: its service cannot be told")
     return _status(request, exposure)
+
+
+def _profile(request: Request, exposure: Exposure) -> Response:
+    return _seen(view(request.query), request, exposure)
+
+
+def _flame_graph(request: Request, exposure: Exposure) -> Response:
+    return _seen(view(request.query, "frame"), request, exposure)
+
+
+def _pprof_cpu(request: Request, exposure: Exposure) -> Response:
+    return _seen(view(request.query, "pprof", "cpu", "30"), request, exposure)
+
+
+def _pprof_wall(request: Request, exposure: Exposure) -> Response:
+    return _seen(view(request.query, "pprof", "wall", "30"), request, exposure)
+
+
+def _seen(view: View, request: Request, exposure: Exposure) -> Response:
+    """Return what is asked for; who wants headers only does not wait for a capture."""
+    is_head = request.method == "HEAD"
+    body = b"" if is_head else view.make(exposure.profiler, request.gone)
+    return Response(200, {**_SECURITY, **view.headers}, body)
 
 
 _ROUTES: Mapping[str, Mapping[str, Callable[[Request, Exposure], Response]]] = {
     "/": {"GET": _page},
     "/metrics": {"GET": _metrics},
     "/status": {"GET": _status},
+    "/profile": {"GET": _profile},
+    "/flamegraph.json": {"GET": _flame_graph},
+    "/debug/pprof/profile": {"GET": _pprof_cpu},
+    "/debug/pprof/wall": {"GET": _pprof_wall},
     "/pause": {"POST": _pause},
     "/unpause": {"POST": _unpause},
     "/interval": {"POST": _interval},

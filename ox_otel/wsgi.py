@@ -52,6 +52,6 @@ def _answer(environ: "WSGIEnvironment", *, trusted: bool, metrics: bool) -> Resp
             if name.startswith("HTTP_")
         },
         environ["wsgi.input"].read(length) if length else b"",
-        trusted,
+        trusted=trusted,
     )
     return answer(request, environ.get("SCRIPT_NAME", ""), metrics=metrics)

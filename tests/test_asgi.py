@@ -309,6 +309,21 @@ def test_a_client_that_goes(slow: Slow) -> None:
     assert [] == asyncio.run(tell(app, request, DISCONNECT))
 
 
+def test_a_capture_for_a_client_that_goes(profiler: ox_otel.Profiler) -> None:
+    """What takes long is given up soon after nobody waits for it any more."""
+    request = {**scope("/profile", **BEARER), "query_string": b"format=collapsed&seconds=60"}
+
+    async def leave() -> None:
+        waiting = asyncio.create_task(tell(ox_otel.asgi.app(), request, {"type": "http.request"}))
+        await see(lambda: not all_are_done())
+        waiting.cancel()
+
+    asyncio.run(leave())
+    began = time.monotonic()
+    wait_for(all_are_done)
+    assert time.monotonic() - began < 20
+
+
 def test_a_client_that_goes_while_it_is_answered(profiler: ox_otel.Profiler) -> None:
     """That a server cannot send any more is no error of ours."""
 

@@ -1,10 +1,12 @@
 """HTTP: who may see and change what, and what every answer looks like."""
 
+import gzip
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from html.parser import HTMLParser
 from itertools import product
 
@@ -13,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ox_otel import Batch, Function, Profiler, Settings, Usage
+from ox_otel._capture import MAX_CAPTURES
+from ox_otel.formats import FORMATS
 from ox_otel.http import TOO_LARGE, TOO_MANY, Exposure, Request, Response, is_loopback, respond
 
 TOKEN = "0123456789abcdef"  # noqa: S105
@@ -25,7 +29,12 @@ METHODS = {
     "/pause": "POST",
     "/unpause": "POST",
     "/interval": "POST",
+    "/profile": "GET",
+    "/flamegraph.json": "GET",
+    "/debug/pprof/profile": "GET",
+    "/debug/pprof/wall": "GET",
 }
+PROFILES = [path for path in METHODS if "prof" in path or "flame" in path]
 ROUTES = [*METHODS, "/nowhere"]
 
 
@@ -124,6 +133,8 @@ def test_who_may_do_what(profiler: Profiler, who: str, where: str) -> None:
             expected = to_metrics
         else:
             expected = to_change if method == "POST" else to_show
+        if path in PROFILES and expected == 200:
+            expected = 400  # so short a time is refused, but only to those who may see anything
         before = (profiler.is_paused(), profiler.status().interval)
         answer = ask(exposure, method, path, "seconds=0.05", **WHO[who])
         assert (path, method, expected) == (path, method, answer.status)
@@ -242,7 +253,7 @@ def test_reading_changes_nothing(exposure: Exposure) -> None:
     """No GET or HEAD has an effect, on no route and with no query."""
     before = (exposure.profiler.is_paused(), exposure.profiler.status().interval)
     for path, method in product(ROUTES, ("GET", "HEAD")):
-        ask(exposure, method, path, "seconds=5")
+        ask(exposure, method, path, "seconds=0.1")
         assert before == (exposure.profiler.is_paused(), exposure.profiler.status().interval)
 
 
@@ -318,7 +329,10 @@ def all_answers(exposure: Exposure) -> Iterator[Response]:
     """Yield an answer of every kind."""
     for path, method in product(ROUTES, ("GET", "POST", "PUT")):
         for host in ("localhost", "evil.example"):
-            yield ask(exposure, method, path, "seconds=1", host=host)
+            yield ask(exposure, method, path, "seconds=0.1", host=host)
+    for name in FORMATS:
+        yield ask(exposure, "GET", "/profile", f"seconds=0.1&time=wall&format={name}")
+    yield ask(exposure, "GET", "/profile", "time=wall")
     for token in (TOKEN, "x" * 16):
         locked = exposure._replace(token=token)
         yield ask(locked, "GET", "/", authorization=f"Bearer {TOKEN}")
@@ -379,6 +393,67 @@ def test_a_name_is_no_markup(exposure: Exposure) -> None:
     assert plain == Tags(page).tags
 
 
+def test_a_profile_of_the_seconds_to_come(exposure: Exposure) -> None:
+    """Each route of profiles waits so long, and answers in the format and with the time it has."""
+    for path, query, content_type, name in (
+        ("/profile", "format=speedscope&time=wait", "application/json", "wait.speedscope.json"),
+        ("/flamegraph.json", "time=wall", "application/json", "wall.frame.json"),
+        ("/debug/pprof/profile", "", "application/octet-stream", "cpu.pb.gz"),
+        ("/debug/pprof/wall", "", "application/octet-stream", "wall.pb.gz"),
+    ):
+        began = time.monotonic()
+        answer = ask(exposure, "GET", path, f"seconds=0.3&{query}")
+        assert 200 == answer.status
+        assert content_type == answer.headers["Content-Type"]
+        assert f'attachment; filename="{name}"' == answer.headers["Content-Disposition"]
+        assert time.monotonic() - began >= 0.3
+        if name.endswith("gz"):
+            assert name.partition(".")[0].encode() in gzip.decompress(answer.body)
+
+
+def test_a_profile_since_the_start(exposure: Exposure) -> None:
+    """Without seconds nobody waits: it is what the tree has."""
+    answer = ask(exposure, "GET", "/flamegraph.json")
+    assert "total" == json.loads(answer.body)[0]["label"]
+    answer = ask(exposure, "GET", "/profile", "time=wall")
+    assert (409, b"since the start there is only cpu") == (answer.status, answer.body[:33])
+
+
+def test_who_wants_headers_only_waits_for_nothing(exposure: Exposure) -> None:
+    """HEAD tells of a capture without making it, and refuses what would be refused."""
+    began = time.monotonic()
+    answer = ask(exposure, "HEAD", "/debug/pprof/profile", "seconds=300")
+    assert (200, "application/octet-stream", b"") == (
+        answer.status,
+        answer.headers["Content-Type"],
+        answer.body,
+    )
+    assert 400 == ask(exposure, "HEAD", "/debug/pprof/profile", "seconds=301").status
+    assert time.monotonic() - began < 60
+
+
+def test_a_profile_that_is_not_to_be_had(exposure: Exposure) -> None:
+    """Paused, it is refused with the reason; where there are too many, with when to come again."""
+    exposure.profiler.pause()
+    answer = ask(exposure, "GET", "/debug/pprof/wall", "seconds=300")
+    assert (409, b"nothing can be captured: paused\n") == (answer.status, answer.body)
+    exposure.profiler.unpause()
+    with ExitStack() as captures:
+        for _ in range(MAX_CAPTURES):
+            captures.enter_context(exposure.profiler._pipeline.captures.another())
+        answer = ask(exposure, "GET", "/debug/pprof/wall", "seconds=300")
+        assert (429, "5") == (answer.status, answer.headers["Retry-After"])
+
+
+def test_whoever_has_gone_is_not_waited_for(exposure: Exposure) -> None:
+    """A capture ends when the server says that the client has hung up."""
+    headers = {"host": "localhost"}
+    request = Request("GET", "/profile", "seconds=300", headers, gone=lambda: True)
+    began = time.monotonic()
+    assert 200 == respond(request, exposure).status
+    assert time.monotonic() - began < 60
+
+
 @pytest.mark.parametrize(
     ("host", "expected"),
     [
@@ -417,7 +492,7 @@ requests = st.builds(
 def test_any_request(request: Request, token: str | None) -> None:
     """Whatever is asked, there is an answer, and nobody gets in by chance."""
     answer = respond(request, Exposure(stopped, expose, token, loopback=True))
-    assert answer.status in (200, 400, 401, 403, 404, 405, 421)
+    assert answer.status in (200, 400, 401, 403, 404, 405, 409, 421)
     if answer.status == 200 and request.path != "/metrics":
         assert token is None
     if answer.status == 200:

@@ -113,18 +113,18 @@ class Captures:
             self._running.remove(capture)
 
 
-def window(seconds: object) -> float:
-    """Return how long a capture is to last.
+def window(seconds: object, shortest: float = SHORTEST, longest: float = LONGEST) -> float:
+    """Return how long a capture, or whatever may last from *shortest* to *longest*, is to last.
 
     Raises:
         ConfigError: that is not accepted.
     """
     try:
-        return as_number(SHORTEST, LONGEST)(seconds)
+        return as_number(shortest, longest)(seconds)
     except (ValueError, TypeError, OverflowError):
         raise ConfigError(
             f"seconds: {repr(seconds)[:100]} is not accepted; "
-            f"accepted: a number from {SHORTEST:g} to {LONGEST:g}"
+            f"accepted: a number from {shortest:g} to {longest:g}"
         ) from None
 
 

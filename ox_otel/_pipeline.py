@@ -12,6 +12,7 @@ from ox_otel._delivery import Courier, Delivery
 from ox_otel._engines import engine_for
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import Names
+from ox_otel._recent import Recent
 from ox_otel._settings import Settings
 from ox_otel._status import OWN_SERIES
 from ox_otel._tree import SERIES_PER_NODE, Tree
@@ -56,11 +57,12 @@ class Pipeline:
     """Takes samples, makes batches of them and hands these to the recorders.
 
     Belongs to one thread, but for `add`, `captures`, `charge`, `count_error`, `hanging`,
-    `is_recorder` and `join`, which any thread may use.
+    `is_recorder`, `join` and `recent`, which any thread may use.
 
     Attributes:
         counts: the recorder that is always there.
         captures: those that are being made.
+        recent: the last minute, while somebody looks at it.
         since: when it began to count, in seconds of Unix time.
         places: how many functions, nodes and routes have series at most.
         overhead_ratio: CPU seconds that profiling cost per second, smoothed over some batches.
@@ -72,6 +74,7 @@ class Pipeline:
     def __init__(self, settings: Settings, schedule: Schedule) -> None:
         self.counts = CountingRecorder()
         self.captures = Captures()
+        self.recent = Recent()
         self.since = time.time()
         self.overhead_ratio = 0.0
         self.samples = 0
@@ -176,7 +179,7 @@ class Pipeline:
 
     def flush(self, now: float) -> None:
         """Make a batch of all that is not in one yet and hand it to the recorders."""
-        stacks = self._engine.drain()
+        stacks, seconds = self._engine.drain(), now - self._began
         gains, retired = self._ledger.settle(stacks, now)
         tree, retired_nodes = self._tree.settle(stacks, now) if self._tree else ({}, {})
         routes, cost = self._books.settle(now - self._began)
@@ -203,6 +206,7 @@ class Pipeline:
         for courier in self._couriers:
             courier.deliver(batch, now)
         self.captures.take(stacks, now)
+        self.recent.take(batch.stacks, seconds, now)
         self.flushes += 1
         self._schedule.resume(time.monotonic())
 

@@ -13,6 +13,7 @@ from ox_otel._fork import WAIT_SECONDS, follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
 from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, original, own_idents
 from ox_otel._pipeline import Pipeline, Places, series
+from ox_otel._recent import KEPT_SECONDS
 from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
 from ox_otel._status import State, Status, Wish, Wishes
@@ -251,6 +252,17 @@ class Profiler:
         since = self._pipeline.since
         interval = self._sampling.schedule.stretched
         return Profile(stacks, since, time.time() - since, interval, (time_of_tree,))
+
+    def recent(self, seconds: float | str) -> Profile:
+        """Return what has happened in the last *seconds*, or as much of it as is kept.
+
+        Nothing is kept before the first call, then a minute, until half a minute after the last.
+
+        Raises:
+            ConfigError: not a number from 1 to 60.
+        """
+        length = window(seconds, 1, KEPT_SECONDS)
+        return self._pipeline.recent.profile(length, self._sampling.schedule.stretched)
 
     def charge(self, cpu_seconds: float) -> None:
         """Publish CPU seconds that a thread of ours has spent, without stretching the interval."""

@@ -1,14 +1,16 @@
 """Profiles over HTTP: what the query of a request asks for, and how it is made."""
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from dataclasses import asdict
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 from ox_otel._capture import CaptureError, window
+from ox_otel._graph import graph
 from ox_otel._profiler import Profiler
 from ox_otel._settings import ConfigError
 from ox_otel.formats import FORMATS, Format
-from ox_otel.profiles import TIMES
+from ox_otel.profiles import TIMES, Profile
 
 
 class View(NamedTuple):
@@ -63,6 +65,25 @@ def view(
         time = _one_of(TIMES, "time", sent["time"])
     seconds = sent.get("seconds", seconds)
     return View(FORMATS[form], time, None if seconds is None else window(seconds))
+
+
+def live(query: str, profiler: Profiler) -> dict[str, Any]:
+    """Return status and wishes, and the graph of the last `seconds`, or of all since the start.
+
+    Raises:
+        ConfigError: so many seconds are not kept.
+    """
+    sent = parse_qs(query)
+    if "seconds" in sent:
+        shown = graph(profiler.recent(sent["seconds"][0]))
+    else:
+        try:
+            tree = profiler.since_start()
+        except CaptureError:
+            tree = Profile({}, 0.0, 0.0, 0.0, times=())
+        shown = graph(tree, profiler.snapshot().functions)  # there are more in it than in the tree
+    wishes = profiler.wishes()._asdict()
+    return {"status": asdict(profiler.status()), "wishes": wishes, **shown}
 
 
 def _one_of(known: Collection[str], what: str, value: str) -> str:

@@ -8,16 +8,16 @@ import hmac
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from html import escape
 from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from ox_otel._capture import CaptureError, TooManyCapturesError
+from ox_otel._page import FILES, POLICY, content
 from ox_otel._profiler import Profiler
 from ox_otel._settings import ConfigError
 from ox_otel._status import Wish
-from ox_otel._views import View, view
+from ox_otel._views import View, live, view
 
 MAX_BODY = 4096
 """Bytes of a request's body that any route needs; a server should refuse longer ones."""
@@ -97,22 +97,29 @@ def respond(request: Request, exposure: Exposure) -> Response:
 def _refusal(request: Request, exposure: Exposure) -> Response | None:
     """Return why *request* may not see or change anything, None if it may."""
     is_scrape = request.path == "/metrics"
+    # a page elsewhere may give its own name our address (DNS rebinding)
+    is_local = exposure.loopback and is_loopback(_host(request.headers.get("host", "")))
     if request.trusted:
         pass
     elif exposure.token is not None and not is_scrape:
-        given = request.headers.get("authorization", "").encode("utf-8", "backslashreplace")
-        # on bytes: comparing text raises for what is not ASCII
-        if not hmac.compare_digest(given, f"Bearer {exposure.token}".encode()):
+        # a browser has no token to send before there is a page that asks for it
+        is_entrance = is_local and request.path in FILES
+        if not is_entrance and not _has_token(request.headers, exposure.token):
             return plain(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
     elif exposure.loopback:
-        # a page elsewhere may give its own name our address (DNS rebinding)
-        if not is_loopback(_host(request.headers.get("host", ""))):
+        if not is_local:
             return plain(421, "this host name is not served here")
     elif not is_scrape:
         return plain(403, "only /metrics is served here without OX_OTEL_TOKEN")
     if request.method == "POST" and _crosses_sites(request.headers):
         return plain(403, "another site's page may not change anything here")
     return None
+
+
+def _has_token(headers: Mapping[str, str], token: str) -> bool:
+    given = headers.get("authorization", "").encode("utf-8", "backslashreplace")
+    # on bytes: comparing text raises for what is not ASCII
+    return hmac.compare_digest(given, f"Bearer {token}".encode())
 
 
 def is_loopback(host: str) -> bool:
@@ -153,19 +160,15 @@ def _metrics(request: Request, exposure: Exposure) -> Response:
     return Response(200, {**_SECURITY, "Content-Type": content_type}, body)
 
 
-def _page(_: Request, exposure: Exposure) -> Response:
-    table = escape(exposure.profiler.show(limit=30))
-    status = escape(json.dumps(asdict(exposure.profiler.status()), indent=2))
-    verbs = "".join(
-        f'<form method="post" action="{verb}"><button>{verb}</button></form>'
-        for verb in ("pause", "unpause")
-    )
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>ox_otel</title>'
-        f"<h1>ox_otel</h1><pre>{table}</pre><pre>{status}</pre>{verbs}"
-        '<p><a href="metrics">metrics</a> <a href="status">status</a></p></html>'
-    )
-    return _response(200, "text/html; charset=utf-8", page)
+def _page(request: Request, _: Exposure) -> Response:
+    name, content_type = FILES[request.path]
+    headers = {**_SECURITY, "Content-Security-Policy": POLICY, "Content-Type": content_type}
+    return Response(200, headers, content(name))
+
+
+def _live(request: Request, exposure: Exposure) -> Response:
+    shown = live(request.query, exposure.profiler)
+    return _response(200, "application/json", json.dumps(shown, separators=(",", ":")))
 
 
 def _status(_: Request, exposure: Exposure) -> Response:
@@ -222,7 +225,8 @@ def _seen(view: View, request: Request, exposure: Exposure) -> Response:
 
 
 _ROUTES: Mapping[str, Mapping[str, Callable[[Request, Exposure], Response]]] = {
-    "/": {"GET": _page},
+    **{path: {"GET": _page} for path in FILES},
+    "/live.json": {"GET": _live},
     "/metrics": {"GET": _metrics},
     "/status": {"GET": _status},
     "/profile": {"GET": _profile},

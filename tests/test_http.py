@@ -7,15 +7,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from html.parser import HTMLParser
 from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ox_otel import Batch, Function, Profiler, Settings, Usage
+from ox_otel import Profiler, Settings
 from ox_otel._capture import MAX_CAPTURES
+from ox_otel._page import FILES
 from ox_otel.formats import FORMATS
 from ox_otel.http import TOO_LARGE, TOO_MANY, Exposure, Request, Response, is_loopback, respond
 
@@ -23,7 +23,6 @@ TOKEN = "0123456789abcdef"  # noqa: S105
 SECRET = "a secret of the environment"  # noqa: S105
 
 METHODS = {
-    "/": "GET",
     "/metrics": "GET",
     "/status": "GET",
     "/pause": "POST",
@@ -33,7 +32,8 @@ METHODS = {
     "/flamegraph.json": "GET",
     "/debug/pprof/profile": "GET",
     "/debug/pprof/wall": "GET",
-}
+    "/live.json": "GET",
+} | dict.fromkeys(FILES, "GET")
 PROFILES = [path for path in METHODS if "prof" in path or "flame" in path]
 ROUTES = [*METHODS, "/nowhere"]
 
@@ -131,12 +131,15 @@ def test_who_may_do_what(profiler: Profiler, who: str, where: str) -> None:
             expected = 405
         elif path == "/metrics":
             expected = to_metrics
+        elif path in FILES and where == "loopback, token" and to_metrics == 200:
+            expected = 200  # the page that asks for the token
         else:
             expected = to_change if method == "POST" else to_show
         if path in PROFILES and expected == 200:
             expected = 400  # so short a time is refused, but only to those who may see anything
         before = (profiler.is_paused(), profiler.status().interval)
-        answer = ask(exposure, method, path, "seconds=0.05", **WHO[who])
+        query = "seconds=10" if path == "/live.json" else "seconds=0.05"
+        answer = ask(exposure, method, path, query, **WHO[who])
         assert (path, method, expected) == (path, method, answer.status)
         assert expected == 200 or before == (profiler.is_paused(), profiler.status().interval)
         profiler.unpause()
@@ -290,7 +293,7 @@ def test_what_a_wrong_method_is_told(exposure: Exposure) -> None:
 def test_what_a_missing_token_is_told(profiler: Profiler) -> None:
     """401 says what kind of credentials are asked for."""
     exposure = Exposure(profiler, expose, TOKEN, loopback=True)
-    assert "Bearer" == ask(exposure, "GET", "/").headers["WWW-Authenticate"]
+    assert "Bearer" == ask(exposure, "GET", "/status").headers["WWW-Authenticate"]
 
 
 def test_the_status(exposure: Exposure) -> None:
@@ -335,7 +338,7 @@ def all_answers(exposure: Exposure) -> Iterator[Response]:
     yield ask(exposure, "GET", "/profile", "time=wall")
     for token in (TOKEN, "x" * 16):
         locked = exposure._replace(token=token)
-        yield ask(locked, "GET", "/", authorization=f"Bearer {TOKEN}")
+        yield ask(locked, "GET", "/status", authorization=f"Bearer {TOKEN}")
     yield ask(exposure._replace(loopback=False), "GET", "/")
     yield ask(exposure._replace(metrics=None), "GET", "/metrics")
     yield ask(exposure, "POST", "/interval", "seconds=x")
@@ -368,29 +371,53 @@ def test_no_answer_holds_what_is_the_hosts_alone(
             assert secret.encode() not in answer.body
 
 
-class Tags(HTMLParser):
-    """Collects the tags of a page."""
+def test_the_page(exposure: Exposure) -> None:
+    """The page may run its own script and ask its own address, and nothing else."""
+    answer = ask(exposure, "GET", "/")
+    assert "text/html; charset=utf-8" == answer.headers["Content-Type"]
+    policy = dict(
+        part.split(" ", 1) for part in answer.headers["Content-Security-Policy"].split("; ")
+    )
+    allowed = {what for what, whom in policy.items() if whom != "'none'"}
+    assert {"script-src", "style-src", "img-src", "connect-src"} == allowed
+    assert {"'self'"} == {policy[what] for what in allowed}
+    for path in FILES:
+        assert ask(exposure, "GET", path).body
 
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.feed(page)
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        """Note a tag."""
-        self.tags.add(tag)
+def test_what_has_happened_lately(exposure: Exposure) -> None:
+    """From the first question on, the stacks of the last seconds are kept, and told with the status."""
+    deadline = time.monotonic() + 20
+    while not (shown := json.loads(ask(exposure, "GET", "/live.json", "seconds=10").body))[
+        "seconds"
+    ]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "running" == shown["status"]["state"]
+    assert ["cpu", "wait", "wall"] == shown["times"]
+    assert f"{__name__}.test_what_has_happened_lately" in shown["names"]
 
 
-def test_a_name_is_no_markup(exposure: Exposure) -> None:
-    """A function whose name looks like markup is shown as text."""
-    plain = Tags(ask(exposure, "GET", "/").body.decode()).tags
-    name = '</pre><img src=x onerror=alert(1)><script>"&'
-    usage = Usage(10**9, 10**9, 1e9, 0.0, 1e9, 0.0)
-    exposure.profiler._pipeline.counts.record(Batch({Function("m", name): usage}))
-    exposure.profiler._failure = name  # a reason, which may name a class of the host's
-    page = ask(exposure, "GET", "/").body.decode()
-    assert 2 == page.count("&lt;img src=x")
-    assert plain == Tags(page).tags
+@pytest.mark.parametrize(("tree", "times"), [("cpu", ["cpu"]), ("wall", ["wall"]), ("off", [])])
+def test_what_has_happened_since_the_start(tree: str, times: list[str]) -> None:
+    """The tree is of the time that it is kept for; the table of functions has all times."""
+    here = f"{__name__}.test_what_has_happened_since_the_start"
+    with Profiler(Settings(tree=tree)) as profiler:
+        exposure = Exposure(profiler, None, None, loopback=True)
+        deadline, shown = time.monotonic() + 20, {"names": []}
+        while here not in shown["names"]:
+            assert time.monotonic() < deadline
+            shown = json.loads(ask(exposure, "GET", "/live.json").body)
+    assert times == shown["times"]
+    assert here in {shown["names"][name] for name, *_ in shown["functions"]}
+
+
+@pytest.mark.parametrize("seconds", ["0", "61", "-1", "nan", "x"])
+def test_more_seconds_than_are_kept(exposure: Exposure, seconds: str) -> None:
+    """What is not kept is refused, with what is accepted."""
+    answer = ask(exposure, "GET", "/live.json", f"seconds={seconds}")
+    assert 400 == answer.status
+    assert b"a number from 1 to 60" in answer.body
 
 
 def test_a_profile_of_the_seconds_to_come(exposure: Exposure) -> None:
@@ -493,7 +520,7 @@ def test_any_request(request: Request, token: str | None) -> None:
     """Whatever is asked, there is an answer, and nobody gets in by chance."""
     answer = respond(request, Exposure(stopped, expose, token, loopback=True))
     assert answer.status in (200, 400, 401, 403, 404, 405, 409, 421)
-    if answer.status == 200 and request.path != "/metrics":
+    if answer.status == 200 and request.path not in ("/metrics", *FILES):
         assert token is None
     if answer.status == 200:
         assert request.headers["host"].lower().startswith(("localhost", "127.", "["))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from ox_otel.formats import collapsed, frame, pprof, speedscope
+from ox_otel.formats import collapsed, frame, html, pprof, speedscope
 from ox_otel.profiles import Profile
 
 
@@ -22,6 +22,7 @@ FORMATS: Mapping[str, Format] = {
     "collapsed": Format("text/plain; charset=utf-8", "collapsed.txt", collapsed.write),
     "speedscope": Format("application/json", "speedscope.json", speedscope.write),
     "pprof": Format("application/octet-stream", "pb.gz", pprof.write),
+    "html": Format("text/html; charset=utf-8", "html", html.write),
     "frame": Format("application/json", "frame.json", frame.write),
 }
 """The formats by the names that requests give them."""

@@ -80,7 +80,8 @@ def test_whom_the_application_lets_in(serve) -> None:
     site.get("/login/eve")
     assert 403 == site.get("/ox_otel/status").status
     site.get("/login/ada")
-    assert 200 == site.get("/ox_otel/status").status
+    for path in ("status", "", "page.js", "page.css", "live.json"):
+        assert 200 == site.get(f"/ox_otel/{path}").status
     assert 403 == site.ask("POST", "/ox_otel/pause", Origin="http://evil.example").status
     assert 200 == site.ask("POST", "/ox_otel/pause").status
 

@@ -16,7 +16,7 @@ from ox_otel._native import get_ident
 from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
-from ox_otel._spans import SpanFollower
+from ox_otel._server_spans import SpanFollower
 from ox_otel._values import each_has_its_own, is_recorder
 from ox_otel.recorders import Recorder
 

@@ -2,19 +2,29 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ox_otel._clock import Delays, Schedule
+from ox_otel._clock import Delays, Schedule, since_epoch
 from ox_otel._delivery import Courier, Delivery
 from ox_otel._engines import engine_for
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import Names
 from ox_otel._native import allocate_lock
 from ox_otel._settings import Settings
+from ox_otel._spans import Span
 from ox_otel._status import OWN_SERIES
 from ox_otel._tree import SERIES_PER_NODE, Tree
-from ox_otel.recorders import Batch, CountingRecorder, Recorder
+from ox_otel.recorders import (
+    NOTHING,
+    Batch,
+    CountingRecorder,
+    Exemplar,
+    Function,
+    Recorder,
+    Usage,
+)
 
 BATCH_SECONDS = 1.0
 
@@ -164,6 +174,7 @@ class Pipeline:
         stacks = self._engine.drain()
         gains, retired = self._ledger.settle(stacks, now)
         tree, retired_nodes = self._tree.settle(stacks, now) if self._tree else ({}, {})
+        exemplars = self._exemplars(self._engine.take_spans(), gains)
         delays, self._schedule.delays = self._schedule.delays, Delays()
         samples = delays.counts.total()
         batch = Batch(
@@ -178,6 +189,7 @@ class Pipeline:
             errors=MappingProxyType(self._taken_errors()),
             retired=MappingProxyType(retired),
             retired_nodes=MappingProxyType(retired_nodes),
+            exemplars=MappingProxyType(exemplars),
         )
         for delivery in self._quick:
             delivery.deliver(batch, now)
@@ -195,6 +207,19 @@ class Pipeline:
         """Wait until then, on the monotonic clock, for the end of the threads of recorders."""
         for courier in self._couriers:
             courier.join(max(deadline - time.monotonic(), 0.0))
+
+    def _exemplars(
+        self, spans: Mapping[Function, Span], gains: Mapping[Function, Usage]
+    ) -> dict[Function, Exemplar]:
+        """Return an exemplar for each series that gained CPU in one of the *spans*."""
+        epoch = since_epoch() - time.monotonic() if spans else 0.0
+        exemplars = {}
+        for function, (trace_id, span_id, seen_at) in spans.items():
+            home = self._ledger.home(function)
+            if cpu_seconds := gains.get(home, NOTHING).self_cpu_seconds:
+                ids = f"{trace_id:032x}", f"{span_id:016x}"
+                exemplars[home] = Exemplar(*ids, cpu_seconds, epoch + seen_at)
+        return exemplars
 
     def _taken_errors(self) -> Counter[str]:
         with self._counting:

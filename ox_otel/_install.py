@@ -127,7 +127,7 @@ def _assemble(installed: _Installed) -> None:
         return
     for choice in settings.recorders:
         quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long
-        profiler.add_recorder(_recorder(choice, profiler, undo), quick=quick)
+        profiler.add_recorder(_recorder(choice, profiler, settings, undo), quick=quick)
     _serve(installed)
     profiler.start()
     if settings.run_dir is not None:
@@ -144,7 +144,9 @@ def _at_the_end(close: Callable[[], None], undo: ExitStack) -> None:
     atexit.register(close)
 
 
-def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Recorder:
+def _recorder(
+    choice: str | Recorder, profiler: Profiler, settings: Settings, undo: ExitStack
+) -> Recorder:
     """Return the recorder that one part of the setting `recorders` names or is."""
     try:
         if choice == "prometheus":
@@ -162,6 +164,10 @@ def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Re
             otel = OtelRecorder(profiler)
             undo.callback(otel.close)
             return otel
+        if choice == "otlp_profiles":
+            from ox_otel.otlp_profiles import OtlpProfilesRecorder
+
+            return OtlpProfilesRecorder(profiler, settings.tree)
         if not isinstance(choice, str):
             return choice
         module, _, factory = choice.partition(":")

@@ -93,7 +93,7 @@ class OtlpProfilesRecorder:
             said = str(error) if isinstance(error, Refused) else type(error).__name__
             warn("ox_otel: no profiles for the collector at %s: %s", self._collector.address, said)
             self._profiler.count_error("recorder")
-            self._pause = min(2 * max(self._pause, PERIOD), LAST_PAUSE)
+            self._pause = 2 * max(self._pause, PERIOD)
         else:
             self._pause = 0.0
             self._begin_window(now)

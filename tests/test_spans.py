@@ -18,8 +18,9 @@ from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from ox_otel import Batch, Exemplar, Function, Profiler, Settings, _spans, _threads
-from ox_otel._spans import span_of
+from ox_otel import Batch, Exemplar, Function, Profiler, Settings, Usage, _spans, _threads
+from ox_otel._spans import Span, span_of
+from ox_otel.recorders import REST
 
 TRACER = TracerProvider(shutdown_on_exit=False).get_tracer("tests")
 UNSAMPLED = TracerProvider(ALWAYS_OFF, shutdown_on_exit=False).get_tracer("tests")
@@ -48,14 +49,14 @@ def seen(act: Callable[[Callable[[], None]], None]) -> list[tuple[int, int] | No
 
     thread = threading.Thread(target=run)
     thread.start()
-    while True:
-        here.acquire()
-        if ended:
-            break
-        span = span_of(thread.ident)
-        spans.append(span and (span.trace_id, span.span_id))
-        looked.release()
-    thread.join()
+    try:
+        while here.acquire() and not ended:
+            span = span_of(thread.ident)
+            spans.append(span and (span.trace_id, span.span_id))
+            looked.release()
+    finally:
+        looked.release(1000)  # should we have failed
+        thread.join()
     return spans
 
 
@@ -324,6 +325,13 @@ def test_who_waits_is_no_example_of_cpu() -> None:
                 profiler.snapshot()
         leave.set()
     assert {} == {f: e for batch in batches for f, e in batch.exemplars.items()}
+
+
+def test_a_function_that_gained_no_cpu() -> None:
+    """Seen running is not enough: where ticks tell the CPU, none may have come."""
+    functions = {REST: Usage(5, 5, cpu_seconds=0.5, wait_seconds=0.5, self_wait_seconds=0.5)}
+    pipeline = Profiler(Settings())._pipeline
+    assert {} == pipeline._exemplars({Function("shop", "hot"): Span(1, 2, 3.0)}, functions)
 
 
 def test_a_look_that_took_too_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -241,3 +241,34 @@ greenlet.settrace(traced)
 print(len(switches) > 50)
 """
     assert (0, "True\nTrue\nTrue\nTrue\n") == run(code)
+
+
+def test_greenlets_have_their_own_spans() -> None:
+    """Of greenlets that take turns on one thread, each is seen in its own span, as in its own code."""
+    code = """
+from gevent import monkey; monkey.patch_all()
+import gevent, ox_otel
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+tracer = TracerProvider(shutdown_on_exit=False).get_tracer("tests")
+found, spans = {}, {}
+class Keeper:
+    def record(self, batch):
+        for function, exemplar in batch.exemplars.items():
+            found.setdefault(function.name, set()).add(exemplar.span_id)
+profiler = ox_otel.install(recorders=[Keeper()], interval=0.002)
+def left():
+    for _ in range(300_000): pass
+def right():
+    for _ in range(300_000): pass
+def turn(name, act):
+    with tracer.start_as_current_span(name) as span:
+        spans[name] = {trace.format_span_id(span.get_span_context().span_id)}
+        while not (found.get("left") and found.get("right")):
+            act()
+            gevent.sleep(0)
+gevent.joinall([gevent.spawn(turn, "left", left), gevent.spawn(turn, "right", right)])
+print({name: found[name] for name in spans} == spans)
+ox_otel.uninstall()
+"""
+    assert (0, "True\n") == run(code)

@@ -10,7 +10,7 @@ servers = prometheus victoria-metrics
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' Makefile
 
-demo: .venv/.demo ## a small shop under load, profiled, as Prometheus sees it (DEMO_SECONDS=30: and end)
+demo: .venv/.demo ## a small shop under load, profiled: the page, and Prometheus (DEMO_SECONDS=30: and end)
 	@scripts/debian-packages prometheus
 	.venv/bin/python examples/shop/demo.py
 

@@ -16,6 +16,7 @@ from ox_otel._native import get_ident
 from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
+from ox_otel._spans import SpanFollower
 from ox_otel._values import each_has_its_own, is_recorder
 from ox_otel.recorders import Recorder
 
@@ -130,6 +131,7 @@ def _assemble(installed: _Installed) -> None:
     for choice in settings.recorders:
         quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long
         profiler.add_recorder(_recorder(choice, profiler, undo), quick=quick)
+    profiler.add_recorder(SpanFollower(), quick=True)
     _serve(installed)
     profiler.start()
     if settings.run_dir is not None:

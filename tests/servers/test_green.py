@@ -196,3 +196,42 @@ print(len(turns) > 10, "__main__.burn" in names)
 ox_otel.uninstall()
 """
     assert (0, "True True\n") == run(code)
+
+
+ROUTES = """
+import gevent, greenlet, ox_otel
+profiler = ox_otel.install()
+while not profiler.status().samples: gevent.sleep(0.01)
+def burn_cpu(seconds):
+    end = thread_time() + seconds
+    while thread_time() < end: sum(range(200))
+def request(n):
+    for _ in range(5):
+        with ox_otel.tag(route=str(n)):
+            for _ in range(4):
+                burn_cpu(n / 1000)
+                gevent.sleep(0.001)
+gevent.joinall([gevent.spawn(request, n) for n in (2, 4, 6, 8)])
+for _ in range(20): burn_cpu(0.001)  # for nobody
+routes = profiler.snapshot().routes
+print(all(abs(routes[str(n)].cpu_seconds - n / 50) < 0.01 for n in (2, 4, 6, 8)) or routes)
+print(traced is not greenlet.gettrace())
+ox_otel.uninstall()
+gevent.sleep(0.01)
+print(traced is greenlet.gettrace())
+"""
+
+
+def test_each_greenlet_works_for_its_own_request() -> None:
+    """Requests that take turns as greenlets have each its CPU; who traces switches goes on so."""
+    code = f"""
+thread_time = time.thread_time
+from gevent import monkey; monkey.patch_all()
+import greenlet
+switches = []
+def traced(event, which): switches.append(event)
+greenlet.settrace(traced)
+{ROUTES}
+print(len(switches) > 50)
+"""
+    assert (0, "True\nTrue\nTrue\nTrue\n") == run(code)

@@ -165,6 +165,7 @@ class Pipeline:
         finally:
             self.captures.end()
             self._engine.reset()
+            self._schedule.rest()
 
     def sample(self, now: float) -> None:
         """Take one sample; make a batch if one is due."""

@@ -70,6 +70,9 @@ class Usage(NamedTuple):
 
 NOTHING = Usage()
 
+REST = Function(OTHER, OTHER)
+"""What everything counts for that has no series of its own, nor its module one."""
+
 
 class RouteUsage(NamedTuple):
     """What requests of one route used; *cpu_seconds* are of all threads that worked for them.
@@ -89,9 +92,6 @@ class RouteUsage(NamedTuple):
             self.wait_seconds + other.wait_seconds,
         )
 
-
-REST = Function(OTHER, OTHER)
-"""What everything counts for that has no series of its own, nor its module one."""
 
 TOKEN_LENGTH = 5
 """Letters that a node's path has for each level."""

@@ -13,10 +13,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, Tracer
 
-from ox_otel import _spans, tag
+from ox_otel import _server_spans, tag
 from ox_otel._accounts import at_hand, meter
 from ox_otel._books import Books, keep, leave
-from ox_otel._spans import Spans
+from ox_otel._server_spans import Spans
 from ox_otel.recorders import UNMATCHED
 
 CLOSE = 0.01
@@ -133,7 +133,7 @@ def test_spans_that_never_end(
     books: Books, tracer: Tracer, spans: Spans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host that forgets to end its spans fills no memory of ours."""
-    monkeypatch.setattr(_spans, "MOST_OPEN", 5)
+    monkeypatch.setattr(_server_spans, "MOST_OPEN", 5)
     for _ in range(10):
         copy_context().run(lambda: tracer.start_span("request", kind=SpanKind.SERVER))
     assert 5 == len(spans._open) == len(books.open)

@@ -231,7 +231,7 @@ def start(browser: Browser, script: Path) -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture
-def shop() -> Iterator[str]:
+def shop(browser: Browser) -> Iterator[str]:
     """The shop of the demo under load; the address of the profiler in it."""
     ports = []
     for _ in range(2):
@@ -253,6 +253,7 @@ def shop() -> Iterator[str]:
             time.sleep(0.1)
         processes.append(subprocess.Popen([sys.executable, SHOP / "load.py", url]))
         yield profiler
+        browser.driver.get("about:blank")  # it has nothing to complain of when they end
     finally:
         for process in reversed(processes):
             process.terminate()

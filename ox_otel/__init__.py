@@ -12,6 +12,7 @@ from ox_otel._install import get, install, uninstall
 from ox_otel._profiler import Profiler
 from ox_otel._settings import ConfigError, Settings
 from ox_otel._status import Status
+from ox_otel._tag import tag, tagged
 from ox_otel.profiles import Profile
 from ox_otel.recorders import (
     Answer,
@@ -21,6 +22,7 @@ from ox_otel.recorders import (
     Node,
     Record,
     Recorder,
+    RouteUsage,
     Usage,
 )
 
@@ -36,11 +38,14 @@ __all__ = [
     "Profiler",
     "Record",
     "Recorder",
+    "RouteUsage",
     "Settings",
     "Status",
     "TooManyCapturesError",
     "Usage",
     "get",
     "install",
+    "tag",
+    "tagged",
     "uninstall",
 ]

@@ -4,6 +4,7 @@ import time
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ox_otel._books import Books, keep, leave
 from ox_otel._capture import Captures
 from ox_otel._clock import Delays, Schedule
 from ox_otel._contributions import Contribution, Contributions
@@ -19,27 +20,37 @@ from ox_otel.recorders import Batch, CountingRecorder, Recorder
 
 BATCH_SECONDS = 1.0
 
+SERIES_PER_ROUTE = 3
+"""Requests, CPU and wait."""
+
+MAX_ROUTES = 600
+"""However many series there may be: fewer than an SDK of OpenTelemetry allows an instrument."""
+
 _SMOOTHING_SECONDS = 3.0  # about how far back the overhead ratio looks
 
 
 def series(counted: Batch) -> int:
     """Return how many series these totals are published as, our own included."""
     functions = len(counted.functions) * SERIES_PER_FUNCTION
-    return functions + len(counted.tree) * SERIES_PER_NODE + OWN_SERIES
+    nodes, routes = len(counted.tree) * SERIES_PER_NODE, len(counted.routes) * SERIES_PER_ROUTE
+    return functions + nodes + routes + OWN_SERIES
 
 
 class Places(NamedTuple):
-    """How many functions, and nodes of the tree, have series at most."""
+    """How many functions, nodes of the tree, and routes have series at most."""
 
     functions: int
     nodes: int
+    routes: int
 
 
 def _places(settings: Settings) -> Places:
     available = settings.max_series - OWN_SERIES
+    routes = min(available // 10 // SERIES_PER_ROUTE, MAX_ROUTES)
+    available -= routes * SERIES_PER_ROUTE
     for_tree = 0 if settings.tree == "off" else available // 2
     functions = (available - for_tree) // SERIES_PER_FUNCTION
-    return Places(functions, for_tree // SERIES_PER_NODE)
+    return Places(functions, for_tree // SERIES_PER_NODE, routes)
 
 
 class Pipeline:
@@ -53,7 +64,7 @@ class Pipeline:
         captures: those that are being made.
         recent: the last minute, while somebody looks at it.
         since: when it began to count, in seconds of Unix time.
-        places: how many functions and nodes have series at most.
+        places: how many functions, nodes and routes have series at most.
         overhead_ratio: CPU seconds that profiling cost per second, smoothed over some batches.
         samples: samples taken.
         flushes: batches made.
@@ -82,6 +93,7 @@ class Pipeline:
         self.places = places = _places(settings)
         self._ledger = Ledger(places.functions)
         self._tree = Tree(places.nodes, settings.tree) if places.nodes else None
+        self._books = Books(places.routes, settings.max_overhead)
         self._quick = [Delivery(self.counts, self.count_error)]
         self._couriers: list[Courier] = []
         self._contributions = Contributions()
@@ -140,17 +152,20 @@ class Pipeline:
     def begin(self, now: float) -> None:
         """Start afresh at *now*: what the threads did before is not looked into."""
         self._engine.reset()
+        keep(self._books)
         self._schedule.restart(now)
         self.overhead_ratio = 0.0
         self._began = now
 
     def rest(self, now: float) -> None:
         """Make a last batch, have the engine do nothing until `begin`, and end captures."""
+        leave(self._books)
         try:
             self.flush(now)
         finally:
             self.captures.end()
             self._engine.reset()
+            self._schedule.rest()
 
     def sample(self, now: float) -> None:
         """Take one sample; make a batch if one is due."""
@@ -167,6 +182,8 @@ class Pipeline:
         stacks, seconds = self._engine.drain(), now - self._began
         gains, retired = self._ledger.settle(stacks, now)
         tree, retired_nodes = self._tree.settle(stacks, now) if self._tree else ({}, {})
+        routes, cost = self._books.settle(seconds)
+        self.charge(published=cost, in_budget=cost)
         delays, self._schedule.delays = self._schedule.delays, Delays()
         samples = delays.counts.total()
         others = self._contributions.take()
@@ -174,6 +191,7 @@ class Pipeline:
             functions=MappingProxyType(gains),  # the same for all recorders: nobody can change it
             stacks=MappingProxyType(stacks),
             tree=MappingProxyType(tree),
+            routes=MappingProxyType(routes),
             samples=samples,
             missed=delays.missed,
             delays=MappingProxyType(delays.counts),

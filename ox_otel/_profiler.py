@@ -86,7 +86,7 @@ class Profiler:
 
     @property
     def places(self) -> Places:
-        """How many functions, and nodes of the tree, have series at most."""
+        """How many functions, nodes of the tree, and routes have series at most."""
         return self._pipeline.places
 
     def add_recorder(self, recorder: Recorder, *, quick: bool = False) -> None:

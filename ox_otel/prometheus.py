@@ -19,10 +19,10 @@ from ox_otel._metrics import METRICS, WAKEUP_DELAY, delay_buckets
 from ox_otel._multiprocess import MULTIPROCESS
 from ox_otel._profiler import Profiler
 from ox_otel._status import Status
-from ox_otel.recorders import NOTHING, Batch, CountingRecorder, Function, Node
+from ox_otel.recorders import NOTHING, Batch, CountingRecorder, Function, Node, RouteUsage
 
-Key = Function | Node
-"""What has series: they appear, end and have heirs together."""
+Key = Function | Node | str
+"""What has series, a route by its name: they appear, end and have heirs together."""
 
 
 def expose(accept: str, registry: CollectorRegistry = REGISTRY) -> tuple[str, bytes]:
@@ -89,7 +89,8 @@ class PrometheusRecorder:
     def _visible(self) -> Batch:
         """Return what has been counted, with the series at 0 that no collection has shown yet."""
         counted, heirs = self._recorded
-        shown, self._shown = self._shown, frozenset({*counted.functions, *counted.tree})
+        shown = self._shown
+        self._shown = frozenset({*counted.functions, *counted.tree, *counted.routes})
         if shown is None:
             return counted
         # an heir carries on what was shown under other names: a 0 would make it count again
@@ -99,7 +100,11 @@ class PrometheusRecorder:
             for function, usage in counted.functions.items()
         }
         tree = {node: time if node in shown else 0 for node, time in counted.tree.items()}
-        return replace(counted, functions=functions, tree=tree)
+        routes = {
+            route: usage if route in shown else RouteUsage()
+            for route, usage in counted.routes.items()
+        }
+        return replace(counted, functions=functions, tree=tree, routes=routes)
 
 
 def _families(counted: Batch, status: Status) -> list[Family]:

@@ -181,8 +181,16 @@ def serve():
         rest()
 
 profiler = ox_otel.install(max_overhead=1)
-print(profiler.url, flush=True)
 threading.Thread(target=serve, daemon=True).start()
+if not profiler.url:  # an application of its own serves it, below a prefix, to whoever comes
+    from ox_otel.wsgi import app
+    from werkzeug.exceptions import NotFound
+    from werkzeug.middleware.dispatcher import DispatcherMiddleware
+    from werkzeug.serving import make_server
+    mounted = DispatcherMiddleware(NotFound(), {"/inner/profile": app(allow=lambda _: True)})
+    server = make_server("127.0.0.1", 0, mounted, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+print(profiler.url or f"http://127.0.0.1:{server.port}/inner/profile", flush=True)
 sys.stdin.readline()
 """
 

@@ -10,7 +10,7 @@ servers = prometheus victoria-metrics
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' Makefile
 
-demo: .venv/.demo ## a small shop under load, profiled, as Prometheus sees it (DEMO_SECONDS=30: and end)
+demo: .venv/.demo ## a small shop under load, profiled: the page, and Prometheus (DEMO_SECONDS=30: and end)
 	@scripts/debian-packages prometheus
 	.venv/bin/python examples/shop/demo.py
 
@@ -30,7 +30,7 @@ test-readers: $(wheel) ## profiles as `go tool pprof` reads them
 	@scripts/debian-packages golang-go
 	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/readers "" tests/readers
 
-test-grafana: $(wheel) ## flame graphs as Grafana's own code draws them (pictures: build/grafana)
+test-grafana: $(wheel) ## what Grafana's own code draws, and speedscope imports (pictures: build/grafana)
 	scripts/test-grafana $(PYTHON) build/wheel/*.tar.gz build/test/grafana
 
 test-browser: $(wheel) ## the page in a browser: look, click, type, listen (pictures: build/browser)

@@ -41,6 +41,8 @@ class Endpoint:
     """
 
     def __init__(self, host: str, port: Port, exposure: Exposure) -> None:
+        if exposure.metrics is not None:  # collectors of the host may start something
+            exposure = exposure._replace(metrics=as_host()(exposure.metrics))
         self._exposure = exposure
         self._pid = os.getpid()
         self._conversations: list[tuple[Worker, socket.socket]] = []
@@ -180,9 +182,7 @@ class _Conversation(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(length))
         request = Request(self.command, path, query, headers, body, self._gone)
-        with as_host():  # collectors of the host may start something
-            response = respond(request, self._exposure)
-        self._send(response)
+        self._send(respond(request, self._exposure))
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
 

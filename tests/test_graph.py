@@ -74,6 +74,14 @@ def test_what_is_narrow() -> None:
     assert (other, 2, pytest.approx(50e-4), 0) == frames(shown)[-1]
 
 
+def test_one_frame_for_all_others() -> None:
+    """What the profile had no room for, and what the graph has none for, is one frame."""
+    stacks = {(Function(OTHER, OTHER),): (1.0, 2.0), (A,): (1e4, 1e4), (B,): (0.5, 0.5)}
+    assert [("total", 0, 0, 0), ("m.a", 1, 1e4, 1e4), (f"{OTHER}.{OTHER}", 1, 1.5, 2.5)] == frames(
+        graph(profile(stacks))
+    )
+
+
 def test_many_functions() -> None:
     """The table is bounded; the colder ones are one line, with their own time alone."""
     count = MAX_FUNCTIONS + 5

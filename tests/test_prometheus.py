@@ -477,6 +477,27 @@ def test_a_scrape_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             Stuck.released.set()
 
 
+def test_scrapes_while_captures_are_made() -> None:
+    """With two captures at once sums are conserved at each scrape, and no counter decreases."""
+    published = publish()
+    published.profiler.add_recorder(published.recorder, quick=True)
+    with ThreadPoolExecutor() as pool, published.profiler as profiler:
+        captures = [pool.submit(profiler.capture, seconds) for seconds in (0.2, 0.6)]
+        before: dict[Series, float] = {}
+        while not all(capture.done() for capture in captures):
+            after = published.scrape()
+            check_sums(after)
+            check_tree(after)
+            counters = [series for series in before if series[0].endswith("_total")]
+            assert all(after[series] >= before[series] for series in counters)
+            before = after
+            time.sleep(0.01)
+        profiles = [capture.result() for capture in captures]
+        counted = total(published.scrape(), "ox_profile_stacks_total")
+    captured = [sum(usage.hits for usage in profile.stacks.values()) for profile in profiles]
+    assert 0 < max(captured) <= counted
+
+
 def test_a_scrape_by_the_host_is_charged() -> None:
     """What a scrape costs on a thread of the host is part of the overhead."""
     published = publish()

@@ -366,6 +366,7 @@ function showStatus(status) {
 
 async function refresh() {
   const asked = chosen("window");
+  const began = performance.now();
   let answer;
   try {
     answer = await (await ask(`live.json?${asked && `seconds=${asked}`}`)).json();
@@ -382,7 +383,8 @@ async function refresh() {
     view = newest;
     draw();
   }
-  return asked ? REFRESH : 3 * REFRESH; // for this one a batch is made
+  // what costs the process much is asked for more rarely; for all since the start it makes a batch
+  return Math.max(asked ? REFRESH : 3 * REFRESH, 9 * (performance.now() - began));
 }
 
 async function change(path) {

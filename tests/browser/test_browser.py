@@ -385,6 +385,22 @@ def test_any_width(browser, service, width: int) -> None:
     assert 1 == max(browser.widths().values())
 
 
+def test_a_process_that_is_slow_is_asked_rarely(page) -> None:
+    """An answer that takes long is not asked for again before nine times as long."""
+    page.run(
+        """const { fetch } = window;
+        window.asked = [];
+        window.fetch = async (...request) => {
+          asked.push(performance.now());
+          await new Promise((resolve) => setTimeout(resolve, 300));
+          return fetch(...request);
+        };"""
+    )
+    page.wait(lambda: page.run("return asked.length") >= 3)
+    first, second, third, *_ = page.run("return asked")
+    assert min(second - first, third - second) > 2900
+
+
 def test_a_page_that_is_hidden_asks_for_nothing(page, service) -> None:
     """When nobody looks, nothing is asked: the process may forget what it keeps for the page."""
     asked = "return performance.getEntriesByType('resource').length"

@@ -63,17 +63,53 @@ def run(code: str, **environ: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+@pytest.mark.parametrize("engine", ["threads", "ticks"])
 @pytest.mark.parametrize("patch", GEVENT.values(), ids=GEVENT)
-def test_a_greenlet_that_keeps_the_loop_busy_is_seen(patch) -> None:
+def test_a_greenlet_that_keeps_the_loop_busy_is_seen(patch, engine) -> None:
     """However gevent patches, a native thread samples on, and finds who uses the CPU."""
     code = f"""{patch}
 import gevent
 profiler = ox_otel.install()
 gevent.joinall([gevent.spawn(burn, 2), gevent.spawn(time.sleep, 2)])
 report(profiler)
+print(profiler.status().engine)
 ox_otel.uninstall()
 """
-    assert (0, "running 0 True\n") == run(code)
+    assert (0, f"running 0 True\n{engine}\n") == run(code, OX_OTEL_ENGINE=engine)
+
+
+def test_threads_of_ours_have_no_loop() -> None:
+    """Who waits for figures, or for a capture, makes no hub of gevent's in a thread of ours."""
+    code = """
+from gevent import monkey; monkey.patch_all()
+import gevent.hub, ox_otel
+hubs, make = [], gevent.hub.Hub.__init__
+def count(self, *arguments, **more):
+    hubs.append(self)
+    make(self, *arguments, **more)
+gevent.hub.Hub.__init__ = count
+from gevent import socket
+profiler = ox_otel.install(port=0)
+for path in ("/profile", "/profile?seconds=0.2"):
+    client = socket.create_connection(("127.0.0.1", int(profiler.url.rpartition(":")[2])))
+    client.sendall(f"GET {path} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n".encode())
+    print(client.recv(12)[9:].decode(), len(hubs))
+"""
+    assert (0, "200 1\n200 1\n") == run(code)
+
+
+def test_a_helper_of_a_green_program_has_no_thread_of_ours() -> None:
+    """What gevent forks in order to run another program is not sampled, what it forks else is."""
+    code = """
+from gevent import monkey; monkey.patch_all()
+import os, subprocess, ox_otel
+profiler = ox_otel.install()
+def show(): os.write(1, f"{len(os.listdir('/proc/self/task'))}\\n".encode())
+subprocess.run(["true"], preexec_fn=show, check=True)
+if os.fork() == 0: show(); os._exit(0)
+os.wait()
+"""
+    assert (0, "1\n2\n") == run(code)
 
 
 @pytest.mark.parametrize("patch", [*GEVENT.values(), EVENTLET], ids=[*GEVENT, "eventlet"])
@@ -142,6 +178,30 @@ else:
     assert 0 == os.waitpid(pid, 0)[1]
 """
     assert (0, "1 True\n") == run(code)
+
+
+@pytest.mark.parametrize("thread", ["a greenlet", "a thread of ours"])
+def test_a_capture_lets_others_run(thread) -> None:
+    """Whoever waits for one, a greenlet or our endpoint, the loop goes on, and is captured."""
+    code = f"""
+from gevent import monkey; monkey.patch_all()
+import gevent, ox_otel
+from gevent._hub_local import get_hub_if_exists
+from ox_otel._native import Worker
+profiler = ox_otel.install()
+profiles, turns = [], []
+def capture():
+    profiles.append(profiler.capture(1))
+    profiles.append(get_hub_if_exists() is None)  # none is made in a thread of ours
+def turn():
+    while len(profiles) < 2: burn(0.01); turns.append(1); time.sleep(0)
+gevent.spawn(capture) if {thread == "a greenlet"} else Worker(capture, "ox_otel_http")
+gevent.spawn(turn).join()
+names = {{str(function) for stack in profiles[0].stacks for function in stack}}
+print(len(turns) > 10, "__main__.burn" in names, profiles[1])
+ox_otel.uninstall()
+"""
+    assert (0, f"True True {thread != 'a greenlet'}\n") == run(code)
 
 
 ROUTES = """

@@ -69,7 +69,7 @@ class Books:
 
     def close_account(self, account: Account) -> None:
         """Count a request that is over."""
-        route = self.route(account.template())
+        route = self.route(account.route())
         self.requests += 1
         route.requests += 1
         account.is_open = False
@@ -127,7 +127,7 @@ class Books:
         accounts = list(self.open.copy())
         busy = {account.outer for account in accounts}  # with one that is within
         for account in accounts:
-            name = account.template()
+            name = account.route()
             if name is None or account.is_lost or account.is_watched:
                 continue
             cpu = account.cpu + account.running()

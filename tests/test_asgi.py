@@ -370,12 +370,13 @@ def test_a_request_that_the_server_cancels(slow: Slow) -> None:
         said = {"type": "http.request"}
         request = asyncio.create_task(tell(ox_otel.asgi.app(), scope("/metrics"), said, said))
         await see(lambda: slow.begun.acquire(blocking=False))
+        await asyncio.sleep(0.01)  # until nothing but the answer is waited for
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
         slow.released.set()
         await see(all_are_done)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
 
     asyncio.run(cancel())
     assert [] == complaints

@@ -55,7 +55,7 @@ class Schedule:
         self._max_overhead = max_overhead
         self._uniform = (random or Random()).uniform  # noqa: S311 - not a secret
         self._sample_cost = 0.0
-        self._due = 0.0
+        self._due = inf
         self._moved_at = 0.0
         self._quiet = 0.0
 
@@ -70,6 +70,10 @@ class Schedule:
         self._moved_at = now
         self._quiet = 0.0
         self._due = now + self._gap()
+
+    def rest(self) -> None:
+        """Have nothing due, so that nothing is missed, until `restart`."""
+        self._due = inf
 
     def wait(self, now: float) -> float:
         """Return the seconds from *now* until the next sample is due."""

@@ -20,10 +20,18 @@ from ox_otel._metrics import METRICS, WAKEUP_DELAY, delay_buckets, examples
 from ox_otel._multiprocess import MULTIPROCESS
 from ox_otel._profiler import Profiler
 from ox_otel._status import Status
-from ox_otel.recorders import NOTHING, Batch, CountingRecorder, Exemplar, Function, Node
+from ox_otel.recorders import (
+    NOTHING,
+    Batch,
+    CountingRecorder,
+    Exemplar,
+    Function,
+    Node,
+    RouteUsage,
+)
 
-Key = Function | Node
-"""What has series: they appear, end and have heirs together."""
+Key = Function | Node | str
+"""What has series, a route by its name: they appear, end and have heirs together."""
 
 
 def expose(accept: str, registry: CollectorRegistry = REGISTRY) -> tuple[str, bytes]:
@@ -90,7 +98,8 @@ class PrometheusRecorder:
     def _visible(self) -> Batch:
         """Return what has been counted, with the series at 0 that no collection has shown yet."""
         counted, heirs = self._recorded
-        shown, self._shown = self._shown, frozenset({*counted.functions, *counted.tree})
+        shown = self._shown
+        self._shown = frozenset({*counted.functions, *counted.tree, *counted.routes})
         if shown is None:
             return counted
         # an heir carries on what was shown under other names: a 0 would make it count again
@@ -100,8 +109,12 @@ class PrometheusRecorder:
             for function, usage in counted.functions.items()
         }
         tree = {node: time if node in shown else 0 for node, time in counted.tree.items()}
+        routes = {
+            route: usage if route in shown else RouteUsage()
+            for route, usage in counted.routes.items()
+        }
         exemplars = {f: exemplar for f, exemplar in counted.exemplars.items() if f in shown}
-        return replace(counted, functions=functions, tree=tree, exemplars=exemplars)
+        return replace(counted, functions=functions, tree=tree, routes=routes, exemplars=exemplars)
 
 
 def _families(counted: Batch, status: Status) -> list[Family]:

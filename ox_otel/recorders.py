@@ -20,6 +20,10 @@ UNPLACED = "__unplaced__"
 """The function under which CPU time counts of which only the caller's module is known."""
 
 
+UNMATCHED = "__unmatched__"
+"""The route under which requests count that no route of the application has matched."""
+
+
 class Function(NamedTuple):
     """A function by name: valid, printable text of at most 150 characters each.
 
@@ -84,6 +88,25 @@ class Exemplar(NamedTuple):
     seen_at: float
 
 
+class RouteUsage(NamedTuple):
+    """What requests of one route used; *cpu_seconds* are of all threads that worked for them.
+
+    *requests* are those that are over. *wait_seconds* is the rest of the time that they took.
+    """
+
+    requests: int = 0
+    cpu_seconds: float = 0.0
+    wait_seconds: float = 0.0
+
+    def plus(self, other: "RouteUsage") -> "RouteUsage":
+        """Return the sum, field by field."""
+        return RouteUsage(
+            self.requests + other.requests,
+            self.cpu_seconds + other.cpu_seconds,
+            self.wait_seconds + other.wait_seconds,
+        )
+
+
 TOKEN_LENGTH = 5
 """Letters that a node's path has for each level."""
 
@@ -125,6 +148,7 @@ class Batch:
         tree: self time of each node of the calling-context tree, in whole nanoseconds: their sum
             is all the time observed in the state that the tree is of, exactly and in any order.
             With each node the ones above it are there. Empty where there is no tree.
+        routes: what requests used, by the route that they took; `OTHER` and `UNMATCHED` included.
         samples: samples taken; one sample looks at all threads at one instant.
         missed: samples that came too late to be taken.
         delays: samples by how late they were taken: how many up to each bound in seconds, counted
@@ -140,6 +164,7 @@ class Batch:
     functions: Mapping[Function, Usage] = field(default_factory=dict)
     stacks: Mapping[Stack, Usage] = field(default_factory=dict)
     tree: Mapping[Node, int] = field(default_factory=dict)
+    routes: Mapping[str, RouteUsage] = field(default_factory=dict)
     samples: int = 0
     missed: int = 0
     delays: Mapping[float, int] = field(default_factory=dict)
@@ -155,6 +180,7 @@ class Batch:
         return Batch(
             functions=_grown(self.functions, later.functions, later.retired, Usage.plus),
             tree=_grown(self.tree, later.tree, later.retired_nodes, add),
+            routes=_grown(self.routes, later.routes, {}, RouteUsage.plus),
             samples=self.samples + later.samples,
             missed=self.missed + later.missed,
             delays=_sums(self.delays, later.delays),

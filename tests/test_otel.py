@@ -10,7 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 
-from ox_otel import Batch, Exemplar, Function, Profiler, Settings, Usage
+from ox_otel import Batch, Exemplar, Function, Profiler, RouteUsage, Settings, Usage
 from ox_otel._status import ERROR_KINDS
 from ox_otel.otel import MAX_FUNCTIONS, MAX_NODES, OtelRecorder
 from ox_otel.recorders import OTHER, REST, TOKEN_LENGTH, Node
@@ -25,6 +25,9 @@ UNITS = {
     "self_seconds": "s",
     "tree_seconds": "s",
     "tree_self_seconds": "s",
+    "route_requests": "{request}",
+    "route_cpu_seconds": "s",
+    "route_wait_seconds": "s",
     "samples": "{sample}",
     "stacks": "{stack}",
     "observed_seconds": "s",
@@ -88,7 +91,7 @@ def used(hits: int) -> Usage:
 
 def test_names_and_units(host: Host, recorder: OtelRecorder) -> None:
     """Names, units and kinds of the instruments are those of the contract."""
-    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}))
+    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}, routes={"/": RouteUsage()}))
     metrics = host.collect()
     assert UNITS == {name: metric.unit for name, metric in metrics.items()}
     assert GAUGES == {name for name, m in metrics.items() if type(m.data).__name__ == "Gauge"}
@@ -101,7 +104,7 @@ def test_names_and_units(host: Host, recorder: OtelRecorder) -> None:
 
 def test_attributes(host: Host, recorder: OtelRecorder) -> None:
     """A function is one attribute, its code's name; a state is another."""
-    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}))
+    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}, routes={"/": RouteUsage()}))
     metrics = host.collect()
     sets = {
         name: [dict(point.attributes or {}) for point in metric.data.data_points]
@@ -113,6 +116,7 @@ def test_attributes(host: Host, recorder: OtelRecorder) -> None:
     assert states == sets["seconds"] == sets["self_seconds"]
     root = {"path": "total", "level": "0", "label": "total"}
     assert [root] == sets["tree_seconds"] == sets["tree_self_seconds"]
+    assert [{"route": "/"}] == sets["route_requests"] == sets["route_cpu_seconds"]
     assert [{"state": "cpu"}, {"state": "wait"}] == sets["observed_seconds"]
     assert [{"kind": kind} for kind in ERROR_KINDS] == sets["errors"]
     assert {"version", "engine", "python"} == sets["info"][0].keys()
@@ -122,7 +126,13 @@ def test_attributes(host: Host, recorder: OtelRecorder) -> None:
 def test_values(host: Host, recorder: OtelRecorder) -> None:
     """Every figure of a function stands in its place."""
     tree = {ROOT: 10**9, LEAF: 4 * 10**9}
-    recorder.record(Batch({HOT: Usage(6, 5, 4.5, 3.5, 2.5, 1.5)}, tree=tree, samples=7))
+    routes = {"/": RouteUsage(2, 1.5, 0.5)}
+    recorder.record(
+        Batch({HOT: Usage(6, 5, 4.5, 3.5, 2.5, 1.5)}, tree=tree, routes=routes, samples=7)
+    )
+    assert {("/",): 2} == host.values("route_requests")
+    assert {("/",): 1.5} == host.values("route_cpu_seconds")
+    assert {("/",): 0.5} == host.values("route_wait_seconds")
     name = str(HOT)
     assert {(name,): 6} == host.values("hits")
     assert {(name,): 5} == host.values("self_hits")

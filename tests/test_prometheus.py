@@ -14,10 +14,11 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from ox_otel import Batch, Exemplar, Function, Profiler, Settings, Usage, _profiler
+from ox_otel import Batch, Exemplar, Function, Profiler, RouteUsage, Settings, Usage, _profiler
 from ox_otel._heat import RETIRE_AFTER
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import valid
+from ox_otel._pipeline import SERIES_PER_ROUTE
 from ox_otel._status import ERROR_KINDS, OWN_SERIES
 from ox_otel._tree import SERIES_PER_NODE, Tree
 from ox_otel.prometheus import PrometheusRecorder, expose
@@ -32,6 +33,9 @@ LABELS = {
     "ox_profile_self_seconds_total": {"module", "function", "state"},
     "ox_profile_tree_seconds_total": {"path", "level", "label"},
     "ox_profile_tree_self_seconds_total": {"path", "level", "label"},
+    "ox_profile_route_requests_total": {"route"},
+    "ox_profile_route_cpu_seconds_total": {"route"},
+    "ox_profile_route_wait_seconds_total": {"route"},
     "ox_profile_samples_total": set(),
     "ox_profile_stacks_total": set(),
     "ox_profile_observed_seconds_total": {"state"},
@@ -111,7 +115,7 @@ MAIN, LEAF = Node("totalmains", 1, "shop.main"), Node("totalmainsleafs", 2, "sho
 def test_names_and_labels() -> None:
     """The metrics, their labels, types and help are exactly those of the contract."""
     published = publish()
-    published.recorder.record(Batch({HOT: used(8)}, tree={ROOT: 5}))
+    published.recorder.record(Batch({HOT: used(8)}, tree={ROOT: 5}, routes={"/": RouteUsage()}))
     _, text = expose("", published.registry)
     families = list(text_string_to_metric_families(text.decode()))
     found = {sample.name: sample for family in families for sample in family.samples}
@@ -130,6 +134,7 @@ def test_values() -> None:
         Batch(
             {HOT: Usage(6, 5, 4.5, 3.5, 2.5, 1.5)},
             tree={ROOT: 500_000_000, MAIN: 0, LEAF: 2_000_000_000},
+            routes={"/users/{id}": RouteUsage(11, 12.5, 13.5)},
             samples=7,
             missed=8,
             delays={0.001: 3, 0.05: 2, math.inf: 1},
@@ -156,13 +161,18 @@ def test_values() -> None:
         ("ox_profile_tree_self_seconds_total", "shop.main", "1", "totalmains"): 0.0,
         ("ox_profile_tree_seconds_total", "shop.leaf", "2", "totalmainsleafs"): 2.0,
         ("ox_profile_tree_self_seconds_total", "shop.leaf", "2", "totalmainsleafs"): 2.0,
+        ("ox_profile_route_requests_total", "/users/{id}"): 11,
+        ("ox_profile_route_cpu_seconds_total", "/users/{id}"): 12.5,
+        ("ox_profile_route_wait_seconds_total", "/users/{id}"): 13.5,
         ("ox_profile_samples_total",): 7,
         ("ox_profile_stacks_total",): 5,
         ("ox_profile_observed_seconds_total", "cpu"): 2.5,
         ("ox_profile_observed_seconds_total", "wait"): 1.5,
         ("ox_profile_missed_samples_total",): 8,
         ("ox_profile_overhead_seconds_total",): 9.5,
-        ("ox_profile_series",): SERIES_PER_FUNCTION + 3 * SERIES_PER_NODE + OWN_SERIES,
+        ("ox_profile_series",): (
+            SERIES_PER_FUNCTION + 3 * SERIES_PER_NODE + SERIES_PER_ROUTE + OWN_SERIES
+        ),
         ("ox_profile_series_limit",): 2000,
         ("ox_profile_interval_seconds",): 0.02,
         ("ox_profile_running",): 0,
@@ -289,6 +299,16 @@ def test_a_new_series_begins_at_0() -> None:
     assert 0 == published.scrape()[series_of(HOT)]
     published.record({HOT: used(1)})
     assert 9 == published.scrape()[series_of(HOT)]
+
+
+def test_a_new_route_begins_at_0() -> None:
+    """A route, too, is first shown at 0, so that its first requests are an increase."""
+    published = publish()
+    published.scrape()
+    series = "ox_profile_route_requests_total", (("route", "/"),)
+    published.recorder.record(Batch(routes={"/": RouteUsage(2, 1.0, 1.0)}))
+    assert 0 == published.scrape()[series]
+    assert 2 == published.scrape()[series]
 
 
 def test_an_heir_appears_with_its_total() -> None:
@@ -455,6 +475,27 @@ def test_a_scrape_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
                 assert 8 == scraping.submit(published.scrape).result(10)[series_of(HOT)]
         finally:
             Stuck.released.set()
+
+
+def test_scrapes_while_captures_are_made() -> None:
+    """With two captures at once sums are conserved at each scrape, and no counter decreases."""
+    published = publish()
+    published.profiler.add_recorder(published.recorder, quick=True)
+    with ThreadPoolExecutor() as pool, published.profiler as profiler:
+        captures = [pool.submit(profiler.capture, seconds) for seconds in (0.2, 0.6)]
+        before: dict[Series, float] = {}
+        while not all(capture.done() for capture in captures):
+            after = published.scrape()
+            check_sums(after)
+            check_tree(after)
+            counters = [series for series in before if series[0].endswith("_total")]
+            assert all(after[series] >= before[series] for series in counters)
+            before = after
+            time.sleep(0.01)
+        profiles = [capture.result() for capture in captures]
+        counted = total(published.scrape(), "ox_profile_stacks_total")
+    captured = [sum(usage.hits for usage in profile.stacks.values()) for profile in profiles]
+    assert 0 < max(captured) <= counted
 
 
 def test_a_scrape_by_the_host_is_charged() -> None:

@@ -73,7 +73,7 @@ $(venv): scripts/venv
 	touch $@
 
 .venv/.check: pyproject.toml $(venv)
-	.venv/bin/pip install --quiet --quiet --group lint --editable '.[flask,otel]'
+	.venv/bin/pip install --quiet --quiet --group lint --editable '.[flask,instrument]'
 	touch $@
 
 # One by one: what cannot be installed on this Python is missing in the results, which say so.

@@ -26,6 +26,10 @@ test-servers: $(wheel) ## gunicorn, uvicorn, uWSGI, Celery, pools, gevent, event
 	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/servers --group=servers tests/servers \
 	  --numprocesses=4
 
+test-otel: $(wheel) ## opentelemetry-instrument, OTLP into a receiver and VictoriaMetrics
+	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/opentelemetry --group=opentelemetry \
+	  tests/opentelemetry --numprocesses=4
+
 test-grafana: $(wheel) ## flame graphs as Grafana's own code draws them (pictures: build/grafana)
 	scripts/test-grafana $(PYTHON) build/wheel/*.tar.gz build/test/grafana
 
@@ -58,7 +62,7 @@ dashboards: $(venv) ## write the dashboards anew
 clean: ## remove what these targets made in this folder
 	rm -rf .venv build *.egg-info .*_cache .hypothesis
 
-.PHONY: help demo test test-all test-servers test-grafana pictures soak ticks-stress check bench \
+.PHONY: help demo test test-all test-servers test-otel test-grafana pictures soak ticks-stress check bench \
   dashboards clean
 
 # The environment to develop in: the package in it is this folder's own. Tests have others, see
@@ -73,7 +77,7 @@ $(venv): scripts/venv
 	touch $@
 
 .venv/.check: pyproject.toml $(venv)
-	.venv/bin/pip install --quiet --quiet --group lint --editable '.[flask,instrument]'
+	.venv/bin/pip install --quiet --quiet --group lint --editable '.[flask,otel]'
 	touch $@
 
 # One by one: what cannot be installed on this Python is missing in the results, which say so.

@@ -127,7 +127,7 @@ def _assemble(installed: _Installed) -> None:
         return
     for choice in settings.recorders:
         quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long
-        profiler.add_recorder(_recorder(choice, profiler, undo), quick=quick)
+        profiler.add_recorder(_recorder(choice, installed), quick=quick)
     _serve(installed)
     profiler.start()
     if settings.run_dir is not None:
@@ -144,8 +144,9 @@ def _at_the_end(close: Callable[[], None], undo: ExitStack) -> None:
     atexit.register(close)
 
 
-def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Recorder:
+def _recorder(choice: str | Recorder, installed: _Installed) -> Recorder:
     """Return the recorder that one part of the setting `recorders` names or is."""
+    profiler, settings, undo, _ = installed
     try:
         if choice == "prometheus":
             from ox_otel._multiprocess import MULTIPROCESS, MultiprocessRecorder
@@ -159,7 +160,11 @@ def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Re
         if choice == "otel":
             from ox_otel.otel import OtelRecorder
 
-            otel = OtelRecorder(profiler)
+            otel = OtelRecorder(
+                profiler,
+                file_paths=settings.file_paths,
+                beside_prometheus="prometheus" in settings.recorders,
+            )
             undo.callback(otel.close)
             return otel
         if not isinstance(choice, str):

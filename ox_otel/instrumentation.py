@@ -6,25 +6,20 @@ exception would end the instrumentation of everything else.
 
 import os
 import sys
-from collections.abc import Collection
-
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from ox_otel._install import install, uninstall
 from ox_otel._notices import warn
 
 
-class OxOtelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+class OxOtelInstrumentor:
     """Profiles the process, by the recorder `otel` unless `OX_OTEL_RECORDERS` says otherwise.
 
-    With `OTEL_SDK_DISABLED=true` it does nothing.
+    With `OTEL_SDK_DISABLED=true` it does nothing. It has the methods of a `BaseInstrumentor`, as
+    far as they are called, and so needs no package for itself.
     """
 
-    def instrumentation_dependencies(self) -> Collection[str]:
-        """Return what must be there besides: nothing."""
-        return ()
-
-    def _instrument(self, **_: object) -> None:
+    def instrument(self, **_: object) -> None:
+        """Start to profile; what an instrumentor is told otherwise does not matter here."""
         if _is_disabled() or _is_helper():
             return
         try:
@@ -35,7 +30,8 @@ class OxOtelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         except Exception as error:
             warn("ox_otel: not profiled: %s", error)
 
-    def _uninstrument(self, **_: object) -> None:
+    def uninstrument(self, **_: object) -> None:
+        """Take the profiler away again."""
         uninstall()
 
 

@@ -5,12 +5,15 @@ immutable snapshot. A provider that the host sets later is used from then on. Th
 delays is left out: the API has none that can be observed.
 """
 
+import sys
 from collections.abc import Callable, Iterable
+from types import FrameType
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 
 from ox_otel._fork import follow_forks
 from ox_otel._metrics import FUNCTION, METRICS, Metric
+from ox_otel._names import file_of
 from ox_otel._profiler import Profiler
 from ox_otel._pruning import Pruning
 from ox_otel._status import package_version
@@ -34,12 +37,23 @@ class OtelRecorder:
     """Publishes what *profiler* finds as `ox_profile.*`, until `close` or the provider's next one.
 
     *provider* is the MeterProvider to use, by default the global one, set now or later. Instead
-    of module and function there is one attribute, `code.function.name`.
+    of module and function there is one attribute, `code.function.name`, and with *file_paths* also
+    `code.file.path`. *beside_prometheus* says that the recorder `prometheus` is there too: then
+    the SDK's reader for prometheus_client gets nothing, since series would have the same names.
     """
 
-    def __init__(self, profiler: Profiler, provider: MeterProvider | None = None) -> None:
+    def __init__(
+        self,
+        profiler: Profiler,
+        provider: MeterProvider | None = None,
+        *,
+        file_paths: bool = False,
+        beside_prometheus: bool = False,
+    ) -> None:
         self._profiler = profiler
         self._provider = provider
+        self._beside_prometheus = beside_prometheus
+        self._files: dict[str, str | None] | None = {} if file_paths else None  # by module
         self._begin()
         follow_forks(self._begin)
         is_new = provider not in _publishing
@@ -51,6 +65,8 @@ class OtelRecorder:
         """Begin with nothing: in a forked child, too, since the figures are its parent's."""
         self._counts = CountingRecorder()
         self._pruning = Pruning(MAX_FUNCTIONS, MAX_NODES)
+        self._collected: Batch | None = None  # by the latest collection
+        self._observed: set[Metric] = set()  # what it has asked for so far
 
     def close(self) -> None:
         """Publish nothing more."""
@@ -63,14 +79,53 @@ class OtelRecorder:
         self._counts.record(self._pruning.prune(batch))
 
     def observe(self, metric: Metric) -> list[Observation]:
-        """Return the series of *metric*; none after an error."""
+        """Return the series of *metric*; none after an error, and none where it must be silent."""
         with self._profiler.charging():
             try:
-                values = metric.read(self._counts.snapshot(), self._profiler.status())
-                return [Observation(value, _attributes(metric, of)) for of, value in values]
+                counted = self._snapshot(metric)
+                if counted is None:
+                    return []
+                values = metric.read(counted, self._profiler.status())
+                return [Observation(value, self._attributes(metric, of)) for of, value in values]
             except Exception:
                 self._profiler.count_error("scrape")
                 return []
+
+    def _snapshot(self, metric: Metric) -> Batch | None:
+        """Return what has been counted, the same for all metrics of a collection: sums agree."""
+        if metric in self._observed:  # it asks again, so this is another one
+            self._observed = set()
+        if not self._observed:
+            self._collected = None if self._is_silent() else self._counts.snapshot()
+        self._observed.add(metric)
+        return self._collected
+
+    def _is_silent(self) -> bool:
+        """Return whether a collection that begins must find nothing.
+
+        So it is in the master of a server once it forks workers: an SDK holds locks while it
+        collects and exports, which a child would find locked for ever, and it would take what a
+        child observes first for less than its parent had before.
+        """
+        return self._profiler.handed_over or (self._beside_prometheus and _is_scrape())
+
+    def _attributes(self, metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:
+        if metric.labels[:2] != FUNCTION:
+            return dict(zip(metric.labels, labels, strict=True))
+        module, function, *others = labels
+        attributes = {"code.function.name": f"{module}.{function}"}
+        file = self._file_of(module)
+        if file is not None:
+            attributes["code.file.path"] = file
+        return attributes | dict(zip(metric.labels[2:], others, strict=True))
+
+    def _file_of(self, module: str) -> str | None:
+        """Return the file of *module*, if it is to be told; what was told once does not change."""
+        if self._files is None:
+            return None
+        if module not in self._files:
+            self._files[module] = file_of(module)
+        return self._files[module]
 
 
 def _create_instruments(provider: MeterProvider | None) -> None:
@@ -95,8 +150,11 @@ def _callback(
     return observe
 
 
-def _attributes(metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:
-    if metric.labels[:2] != FUNCTION:
-        return dict(zip(metric.labels, labels, strict=True))
-    name = {"code.function.name": f"{labels[0]}.{labels[1]}"}
-    return name | dict(zip(metric.labels[2:], labels[2:], strict=True))
+def _is_scrape() -> bool:
+    """Return whether it is the SDK's reader for prometheus_client that collects."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if dict.get(frame.f_globals, "__name__") == "opentelemetry.exporter.prometheus":
+            return True
+        frame = frame.f_back
+    return False

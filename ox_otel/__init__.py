@@ -7,10 +7,12 @@
 object that controls it. Whoever wants the figures elsewhere writes a `Recorder`.
 """
 
+from ox_otel._capture import CaptureError, TooManyCapturesError
 from ox_otel._install import get, install, uninstall
 from ox_otel._profiler import Profiler
 from ox_otel._settings import ConfigError, Settings
 from ox_otel._status import Status
+from ox_otel.profiles import Profile
 from ox_otel.recorders import (
     Answer,
     Batch,
@@ -25,15 +27,18 @@ from ox_otel.recorders import (
 __all__ = [
     "Answer",
     "Batch",
+    "CaptureError",
     "ConfigError",
     "CountingRecorder",
     "Function",
     "Node",
+    "Profile",
     "Profiler",
     "Record",
     "Recorder",
     "Settings",
     "Status",
+    "TooManyCapturesError",
     "Usage",
     "get",
     "install",

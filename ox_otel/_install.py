@@ -1,6 +1,5 @@
 """The one module that knows all the others: settings in, a running profiler out."""
 
-import atexit
 import os
 import sys
 import warnings
@@ -10,6 +9,7 @@ from importlib import import_module
 from threading import RLock
 from typing import NamedTuple, Unpack
 
+from ox_otel._ending import at_end, not_at_end
 from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
 from ox_otel._interpreter import risk
 from ox_otel._native import get_ident
@@ -25,6 +25,7 @@ class _Installed(NamedTuple):
     settings: Settings
     undo: ExitStack
     doors: ExitStack  # what is open to the outside
+    ears: ExitStack  # what hears the service
 
 
 _lock = RLock()  # the module of a recorder may call `install` itself
@@ -55,7 +56,7 @@ def install(**settings: Unpack[Arguments]) -> Profiler:
                 with suppress(RuntimeWarning):  # where warnings are errors, too, it is none
                     release = sys.version.split()[0]
                     warnings.warn(f"ox_otel: Python {release} {fault}", RuntimeWarning, 2)
-            new = _Installed(Profiler(wanted), wanted, ExitStack(), ExitStack())
+            new = _Installed(Profiler(wanted), wanted, ExitStack(), ExitStack(), ExitStack())
             if _installed is not None:  # a signal handler has been faster
                 return _installed.profiler
             _installing, _installed, profiler = get_ident(), new, new.profiler
@@ -102,9 +103,10 @@ def _resume() -> None:
 
 
 def _hand_over() -> None:
-    """In the master of a server: leave the endpoint to the workers."""
+    """In the master of a server: leave the service and the endpoint to the workers."""
     if _installed is None or _installed.settings.master:
         return
+    _installed.ears.close()
     if _is_given_to_workers(_installed):
         _installed.profiler.url = ""
         _installed.doors.close()
@@ -120,7 +122,7 @@ follow_forks(_renew, _resume, _hand_over)
 
 def _assemble(installed: _Installed) -> None:
     """Connect the profiler with all that it needs, and start it."""
-    profiler, settings, undo, doors = installed
+    profiler, settings, undo, doors, _ = installed
     undo.callback(profiler.cancel)
     _at_the_end(doors.close, undo)
     if not settings.enabled or sys.is_finalizing():  # nothing can be imported any more
@@ -131,7 +133,7 @@ def _assemble(installed: _Installed) -> None:
     _serve(installed)
     profiler.start()
     if settings.run_dir is not None:
-        _join_service(profiler, settings.run_dir, undo)
+        _join_service(installed, settings.run_dir)
     if follow_uwsgi():
         profiler.hand_over()
         _hand_over()
@@ -140,13 +142,13 @@ def _assemble(installed: _Installed) -> None:
 def _at_the_end(close: Callable[[], None], undo: ExitStack) -> None:
     """Have *close* called when the interpreter ends, too: no thread and no file of ours remains."""
     undo.callback(close)
-    undo.callback(atexit.unregister, close)
-    atexit.register(close)
+    undo.callback(not_at_end, close)
+    at_end(close)
 
 
 def _recorder(choice: str | Recorder, installed: _Installed) -> Recorder:
     """Return the recorder that one part of the setting `recorders` names or is."""
-    profiler, settings, undo, _ = installed
+    profiler, settings, undo = installed[:3]
     try:
         if choice == "prometheus":
             from ox_otel._multiprocess import MULTIPROCESS, MultiprocessRecorder
@@ -183,22 +185,23 @@ def _recorder(choice: str | Recorder, installed: _Installed) -> Recorder:
     return made
 
 
-def _join_service(profiler: Profiler, folder: str, undo: ExitStack) -> None:
+def _join_service(installed: _Installed, folder: str) -> None:
     """Do as the service does; where that fails, this process is controlled for itself."""
     from ox_otel._service import Service
 
     try:
-        service = Service(folder, profiler)
+        service = Service(folder, installed.profiler)
     except Exception as error:
         warn("ox_otel: no service in %s: %s", folder, error)
         return
-    profiler.share = service.share
-    _at_the_end(service.close, undo)
+    installed.profiler.share = service.share
+    installed.ears.callback(service.leave)
+    _at_the_end(service.close, installed.undo)
 
 
 def _serve(installed: _Installed) -> None:
     """Open our own endpoint if there is to be one; where that fails, the host goes on without."""
-    profiler, settings, _, doors = installed
+    profiler, settings, _, doors, _ = installed
     if settings.port is None:
         return
     # here, because the standard library's HTTP server is dear to import

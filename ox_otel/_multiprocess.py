@@ -44,7 +44,7 @@ class MultiprocessRecorder:
 
     def __init__(self, profiler: Profiler) -> None:
         self._profiler = profiler
-        self._folder = os.environ[MULTIPROCESS]
+        self._folder = os.path.abspath(os.environ[MULTIPROCESS])
         self._check_room()
         self._counters, self._gauges = {}, {}
         with uncut:

@@ -1,16 +1,17 @@
 """From samples to recorders: engine, ledger and deliveries, in the order of the data flow."""
 
 import time
-from collections import Counter
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ox_otel._capture import Captures
 from ox_otel._clock import Delays, Schedule
+from ox_otel._contributions import Contribution, Contributions
 from ox_otel._delivery import Courier, Delivery
 from ox_otel._engines import engine_for
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import Names
-from ox_otel._native import allocate_lock
+from ox_otel._recent import Recent
 from ox_otel._settings import Settings
 from ox_otel._status import OWN_SERIES
 from ox_otel._tree import SERIES_PER_NODE, Tree
@@ -44,11 +45,14 @@ def _places(settings: Settings) -> Places:
 class Pipeline:
     """Takes samples, makes batches of them and hands these to the recorders.
 
-    Belongs to one thread, but for `add`, `charge`, `count_error`, `hanging`, `is_recorder` and
-    `join`, which any thread may call.
+    Belongs to one thread, but for `add`, `captures`, `charge`, `count_error`, `hanging`,
+    `is_recorder`, `join` and `recent`, which any thread may use.
 
     Attributes:
         counts: the recorder that is always there.
+        captures: those that are being made.
+        recent: the last minute, while somebody looks at it.
+        since: when it began to count, in seconds of Unix time.
         places: how many functions and nodes have series at most.
         overhead_ratio: CPU seconds that profiling cost per second, smoothed over some batches.
         samples: samples taken.
@@ -58,6 +62,9 @@ class Pipeline:
 
     def __init__(self, settings: Settings, schedule: Schedule) -> None:
         self.counts = CountingRecorder()
+        self.captures = Captures()
+        self.recent = Recent()
+        self.since = time.time()
         self.overhead_ratio = 0.0
         self.samples = 0
         self.flushes = 0
@@ -77,10 +84,7 @@ class Pipeline:
         self._tree = Tree(places.nodes, settings.tree) if places.nodes else None
         self._quick = [Delivery(self.counts, self.count_error)]
         self._couriers: list[Courier] = []
-        self._counting = allocate_lock()  # held for an addition, over what any thread may count
-        self._errors: Counter[str] = Counter()
-        self._charged = 0.0
-        self._charged_in_budget = 0.0
+        self._contributions = Contributions()
         self._cpu_seconds = 0.0
         self._began = 0.0
 
@@ -105,8 +109,7 @@ class Pipeline:
 
     def count_error(self, kind: str) -> None:
         """Count an error of one of the `ERROR_KINDS`."""
-        with self._counting:
-            self._errors[kind] += 1
+        self._contributions.add(kind)
 
     def charge(self, *, published: float = 0.0, in_budget: float = 0.0) -> None:
         """Count CPU seconds that another thread spent on profiling.
@@ -115,9 +118,7 @@ class Pipeline:
         interval. An endpoint of ours also renders the metrics of the host: to sample less would
         not make that any cheaper.
         """
-        with self._counting:
-            self._charged += published
-            self._charged_in_budget += in_budget
+        self._contributions.add(published=published, in_budget=in_budget)
 
     def _charge_recorder(self, cpu_seconds: float) -> None:
         self.charge(published=cpu_seconds, in_budget=cpu_seconds)
@@ -125,7 +126,8 @@ class Pipeline:
     def hanging(self) -> list[str]:
         """Return the recorders that have not returned from a delivery for long."""
         now = time.monotonic()
-        return [courier.name for courier in self._couriers if courier.hangs(now)]
+        deliveries = (*self._quick, *(courier.delivery for courier in self._couriers))
+        return [delivery.name for delivery in deliveries if delivery.hangs(now)]
 
     def is_recorder(self) -> bool:
         """Return whether the calling thread is one on which a recorder is called."""
@@ -143,10 +145,11 @@ class Pipeline:
         self._began = now
 
     def rest(self, now: float) -> None:
-        """Make a last batch, and have the engine do nothing until `begin`."""
+        """Make a last batch, have the engine do nothing until `begin`, and end captures."""
         try:
             self.flush(now)
         finally:
+            self.captures.end()
             self._engine.reset()
 
     def sample(self, now: float) -> None:
@@ -161,11 +164,12 @@ class Pipeline:
 
     def flush(self, now: float) -> None:
         """Make a batch of all that is not in one yet and hand it to the recorders."""
-        stacks = self._engine.drain()
+        stacks, seconds = self._engine.drain(), now - self._began
         gains, retired = self._ledger.settle(stacks, now)
         tree, retired_nodes = self._tree.settle(stacks, now) if self._tree else ({}, {})
         delays, self._schedule.delays = self._schedule.delays, Delays()
         samples = delays.counts.total()
+        others = self._contributions.take()
         batch = Batch(
             functions=MappingProxyType(gains),  # the same for all recorders: nobody can change it
             stacks=MappingProxyType(stacks),
@@ -174,8 +178,8 @@ class Pipeline:
             missed=delays.missed,
             delays=MappingProxyType(delays.counts),
             delay_seconds=delays.seconds,
-            overhead_seconds=self._overhead(now, samples),
-            errors=MappingProxyType(self._taken_errors()),
+            overhead_seconds=self._overhead(now, samples, others),
+            errors=MappingProxyType(others.errors),
             retired=MappingProxyType(retired),
             retired_nodes=MappingProxyType(retired_nodes),
         )
@@ -183,6 +187,8 @@ class Pipeline:
             delivery.deliver(batch, now)
         for courier in self._couriers:
             courier.deliver(batch, now)
+        self.captures.take(stacks, now)
+        self.recent.take(batch.stacks, seconds, now)
         self.flushes += 1
         self._schedule.resume(time.monotonic())
 
@@ -196,21 +202,15 @@ class Pipeline:
         for courier in self._couriers:
             courier.join(max(deadline - time.monotonic(), 0.0))
 
-    def _taken_errors(self) -> Counter[str]:
-        with self._counting:
-            errors, self._errors = self._errors, Counter()
-        return errors
-
-    def _overhead(self, now: float, samples: int) -> float:
-        """Return the CPU seconds spent since the last batch, by this thread and in others."""
-        with self._counting:
-            published, self._charged = self._charged, 0.0
-            in_budget, self._charged_in_budget = self._charged_in_budget, 0.0
+    def _overhead(self, now: float, samples: int, others: Contribution) -> float:
+        """Return the CPU seconds spent since the last batch, by this thread and by *others*."""
         before, self._cpu_seconds = self._cpu_seconds, time.thread_time()
         own = self._cpu_seconds - before + self._engine.cost()
-        self._schedule.charge(own + in_budget, samples)
+        self._schedule.charge(own + others.in_budget, samples)
         elapsed, self._began = now - self._began, now
         if elapsed > 0:
             weight = elapsed / (elapsed + _SMOOTHING_SECONDS)
-            self.overhead_ratio += weight * ((own + in_budget) / elapsed - self.overhead_ratio)
-        return own + published
+            self.overhead_ratio += weight * (
+                (own + others.in_budget) / elapsed - self.overhead_ratio
+            )
+        return own + others.published

@@ -153,7 +153,7 @@ class Settings:
         "folder of the service, of mode 0700: what is wished of one of its processes over HTTP, all do",
     )
     kill_file: str | None = _setting(
-        None, as_path, "a path", "sampling is suspended while this file exists"
+        None, as_path, "a path", "sampling is suspended while this file exists, or nobody can tell"
     )
 
     def __post_init__(self) -> None:

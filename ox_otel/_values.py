@@ -8,6 +8,7 @@ Raises:
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeGuard, cast
 
 from ox_otel.recorders import Recorder
@@ -135,10 +136,12 @@ def as_host(value: object) -> str:
 
 
 def as_path(value: object) -> str:
-    """Return the path of a file."""
+    """Return the path of a file, whatever folder the process will work in later."""
     path = os.fspath(cast("str", value))
     if not path or "\0" in path:
         raise ValueError
+    with suppress(OSError):  # the present one has been removed
+        path = os.path.abspath(path)
     return path
 
 

@@ -392,6 +392,21 @@ def test_a_recorder_that_hangs_stops_nothing(
     assert good.snapshot().samples == hanging.counts.snapshot().samples == profiler.status().samples
 
 
+def test_a_quick_recorder_that_hangs_is_named(
+    profiler: Profiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One on the thread that samples holds up everything: the status says who, and until when."""
+    monkeypatch.setattr(_delivery, "PATIENCE", 0.2)
+    hanging = Hanging()
+    profiler.add_recorder(hanging, quick=True)
+    with profiler:
+        until(lambda: profiler.status().reason)
+        assert "does not return from a delivery: Hanging" == profiler.status().reason
+        hanging.free.set()
+        until(lambda: not profiler.status().reason)
+        assert "running" == state(profiler)
+
+
 def test_a_recorder_that_hangs_does_not_delay_the_end(profiler: Profiler) -> None:
     """`cancel` waits a second for it, no longer, and a recorder may call `cancel` itself."""
     hanging = Hanging()

@@ -108,6 +108,20 @@ def test_python_forms(name: str, value: object, expected: object) -> None:
     assert expected == getattr(Settings.from_env({}, **arguments), name)
 
 
+@pytest.mark.parametrize("name", ["run_dir", "kill_file"])
+def test_a_path_means_what_it_did_at_the_start(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path is that of the folder which the process works in now, not of one it may change to."""
+    monkeypatch.chdir(tmp_path)
+    assert str(tmp_path / "it") == getattr(Settings.from_env({variable(name): "it"}), name)
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert "it" == getattr(Settings.from_env({variable(name): "it"}), name)
+
+
 def test_an_argument_wins_over_the_environment() -> None:
     """Arguments win, also one that takes a variable's value back."""
     environ = {"OX_OTEL_INTERVAL": "1", "OX_OTEL_PORT": "9000", "OX_OTEL_MAX_DEPTH": "5"}

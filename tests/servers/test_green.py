@@ -20,6 +20,18 @@ def report(profiler):
     records, _ = profiler.query("__main__.*")  # where in it, is not the question here
     cpu = sum(record.usage.self_cpu_seconds for record in records)
     print(profiler.status().state, profiler.status().errors, cpu > 0.5 * burned)
+CLIENT = r'''
+import socket, sys
+url = sys.argv[1]
+answers = []
+for request in ("GET /metrics", "POST /pause"):
+    client = socket.socket(socket.AF_UNIX if url[:5] == "unix:" else socket.AF_INET)
+    client.settimeout(10)
+    client.connect(url[5:] if url[:5] == "unix:" else ("127.0.0.1", int(url.rpartition(":")[2])))
+    client.sendall(f"{request} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n".encode())
+    answers.append(client.recv(12)[9:].decode())
+print(*answers, flush=True)
+'''
 """
 
 GEVENT = {
@@ -30,6 +42,12 @@ GEVENT = {
         "import ox_otel; ox_otel.install(); from gevent import monkey; monkey.patch_all()"
     ),
 }
+
+EVENTLET = """
+import warnings; warnings.simplefilter("ignore")  # eventlet deprecates itself
+import eventlet, ox_otel
+eventlet.monkey_patch()
+"""
 
 
 def run(code: str, **environ: str) -> tuple[int, str]:
@@ -56,6 +74,35 @@ report(profiler)
 ox_otel.uninstall()
 """
     assert (0, "running 0 True\n") == run(code)
+
+
+@pytest.mark.parametrize("patch", [*GEVENT.values(), EVENTLET], ids=[*GEVENT, "eventlet"])
+@pytest.mark.parametrize("place", ["0", "unix:{folder}/endpoint"])
+def test_a_green_program_is_controlled_from_outside(patch, place, tmp_path) -> None:
+    """Whatever is patched, the endpoint answers, and the service is told, while the loop is busy."""
+    code = f"""{patch}
+import os, sys
+ox_otel.uninstall()
+folder = {str(tmp_path)!r}
+os.chmod(folder, 0o700)
+other = os.fork()
+profiler = ox_otel.install(port=f"{place}" if other else None, run_dir=folder)
+def until(condition):
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline: sum(range(1000))
+if other == 0:
+    until(profiler.is_paused)
+    paused = profiler.is_paused()
+    ox_otel.uninstall()
+    os._exit(not paused)
+until(lambda: 2 == len([name for name in os.listdir(folder) if name.endswith(".sock")]))
+asking = os.posix_spawn(sys.executable, [sys.executable, "-c", CLIENT, profiler.url], os.environ)
+until(profiler.is_paused)
+print(profiler.is_paused(), os.waitpid(asking, 0)[1], os.waitpid(other, 0)[1], flush=True)
+ox_otel.uninstall()
+print(os.listdir(folder))
+"""
+    assert (0, "200 200\nTrue 0 0\n['paused']\n") == run(code)
 
 
 @pytest.mark.parametrize("order", ["import eventlet, ox_otel", "import ox_otel, eventlet"])

@@ -10,7 +10,7 @@ servers = prometheus victoria-metrics
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' Makefile
 
-demo: .venv/.demo ## a small shop under load, profiled, as Prometheus sees it (DEMO_SECONDS=30: and end)
+demo: .venv/.demo ## a small shop under load, profiled: the page, and Prometheus (DEMO_SECONDS=30: and end)
 	@scripts/debian-packages prometheus
 	.venv/bin/python examples/shop/demo.py
 
@@ -26,6 +26,9 @@ test-servers: $(wheel) ## gunicorn, uvicorn, uWSGI, Celery, pools, gevent, event
 	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/servers --group=servers tests/servers \
 	  --numprocesses=4
 
+test-frameworks: $(wheel) ## mounted in Flask, FastAPI, Starlette, Django; beside ox-profile itself
+	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/frameworks --group=frameworks \
+	  tests/frameworks --numprocesses=4
 test-otel: $(wheel) ## opentelemetry-instrument, OTLP into a receiver and VictoriaMetrics
 	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/opentelemetry --group=opentelemetry \
 	  tests/opentelemetry --numprocesses=4
@@ -34,7 +37,7 @@ test-readers: $(wheel) ## profiles as `go tool pprof` reads them
 	@scripts/debian-packages golang-go
 	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/readers "" tests/readers
 
-test-grafana: $(wheel) ## flame graphs as Grafana's own code draws them (pictures: build/grafana)
+test-grafana: $(wheel) ## what Grafana's own code draws, and speedscope imports (pictures: build/grafana)
 	scripts/test-grafana $(PYTHON) build/wheel/*.tar.gz build/test/grafana
 
 test-browser: $(wheel) ## the page in a browser: look, click, type, listen (pictures: build/browser)
@@ -70,8 +73,8 @@ dashboards: $(venv) ## write the dashboards anew
 clean: ## remove what these targets made in this folder
 	rm -rf .venv build *.egg-info .*_cache .hypothesis
 
-.PHONY: help demo test test-all test-servers test-otel test-readers test-grafana test-browser pictures soak \
-  ticks-stress check bench dashboards clean
+.PHONY: help demo test test-all test-servers test-frameworks test-otel test-readers test-grafana \
+  test-browser pictures soak ticks-stress check bench dashboards clean
 
 # The environment to develop in: the package in it is this folder's own. Tests have others, see
 # scripts/test. The files .made, .demo and .check say what is in it.

@@ -12,15 +12,18 @@ from ox_otel._install import get, install, uninstall
 from ox_otel._profiler import Profiler
 from ox_otel._settings import ConfigError, Settings
 from ox_otel._status import Status
+from ox_otel._tag import tag, tagged
 from ox_otel.profiles import Profile
 from ox_otel.recorders import (
     Answer,
     Batch,
     CountingRecorder,
+    Exemplar,
     Function,
     Node,
     Record,
     Recorder,
+    RouteUsage,
     Usage,
 )
 
@@ -30,17 +33,21 @@ __all__ = [
     "CaptureError",
     "ConfigError",
     "CountingRecorder",
+    "Exemplar",
     "Function",
     "Node",
     "Profile",
     "Profiler",
     "Record",
     "Recorder",
+    "RouteUsage",
     "Settings",
     "Status",
     "TooManyCapturesError",
     "Usage",
     "get",
     "install",
+    "tag",
+    "tagged",
     "uninstall",
 ]

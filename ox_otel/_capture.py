@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from threading import main_thread
 from types import MappingProxyType
 
+from ox_otel._clock import since_epoch
+from ox_otel._native import get_ident, original, own_idents
 from ox_otel._settings import ConfigError
 from ox_otel._values import as_number
 from ox_otel.profiles import REST, Profile
@@ -60,7 +62,7 @@ class Capture:
         if self.ended:
             return
         if not self.began:
-            self._started = time.time()
+            self._started = since_epoch()
             self._from = self._to = now
             self.began = True
             return
@@ -138,14 +140,13 @@ def wait_for(
     Raises:
         CaptureError: nothing could be captured.
     """
-    # not on an alarm: under gevent a green thread that waits must let the others run
     ring()
     _until(lambda: capture.began or capture.ended)
     deadline = time.monotonic() + seconds
     while not capture.ended and not gone() and (left := deadline - time.monotonic()) > 0:
         if not main_thread().is_alive():  # the interpreter waits for all others before it ends
             break
-        time.sleep(min(left, _LOOK_SECONDS))
+        _sleep(min(left, _LOOK_SECONDS))
     capture.last = True
     ring()
     _until(lambda: capture.ended)
@@ -158,4 +159,11 @@ def _until(done: Callable[[], bool]) -> None:
     while not done():
         if time.monotonic() > deadline:
             raise CaptureError("the thread that samples does not answer")
-        time.sleep(0.001)
+        _sleep(0.001)
+
+
+def _sleep(seconds: float) -> None:
+    """Let other threads run, green ones too where the caller may be one: no alarm does that."""
+    # a green sleep needs a loop, which our threads have not
+    sleep = original(time, "sleep") if get_ident() in own_idents else time.sleep
+    sleep(seconds)

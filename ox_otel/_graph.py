@@ -9,7 +9,7 @@ a walk through the tree, whose root, at level 0, is all that was observed. The s
 frames, and those of the functions, add up to it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ox_otel._tree import DEPTH, folded
@@ -19,10 +19,12 @@ from ox_otel.recorders import NOTHING, OTHER, Function, Stack, Usage
 MAX_FUNCTIONS = 1000
 """Functions in the table; the self times of the colder ones are those of `OTHER`."""
 
-NARROWEST = 1 / 5000
+NARROWEST = 1 / 2000
 """Frames of a smaller share, of all CPU and of all waiting, are one `OTHER` of their caller's."""
 
 _REST = Function(OTHER, OTHER)
+
+_Row = tuple[str, int, float, float]  # name, level and self times of a frame
 
 
 class _Frame:
@@ -36,26 +38,23 @@ class _Frame:
 
     def add(self, path: Stack, usage: Usage) -> None:
         """Count a stack, whose *path* begins below this frame."""
+        cpu, wait = usage.cpu_seconds, usage.wait_seconds
         frame = self
-        frame._count(usage)
+        frame.cpu += cpu
+        frame.wait += wait
         for function in path:
             callee = frame.callees.get(function)
             if callee is None:
                 callee = frame.callees[function] = _Frame()
             frame = callee
-            frame._count(usage)
-        frame.self_cpu += usage.cpu_seconds
-        frame.self_wait += usage.wait_seconds
+            frame.cpu += cpu
+            frame.wait += wait
+        frame.self_cpu += cpu
+        frame.self_wait += wait
 
-    def _count(self, usage: Usage) -> None:
-        self.cpu += usage.cpu_seconds
-        self.wait += usage.wait_seconds
-
-    def walk(
-        self, name: str, level: int, narrowest: Usage
-    ) -> Iterator[tuple[str, int, float, float]]:
-        """Yield name, level and self times of this frame and of those below it, by their names."""
-        yield name, level, self.self_cpu, self.self_wait
+    def walk(self, name: str, level: int, narrowest: Usage, rows: list[_Row]) -> None:
+        """Add to *rows* this frame and those below it, by their names."""
+        rows.append((name, level, self.self_cpu, self.self_wait))
         cpu = wait = 0.0
         for function, callee in sorted(self.callees.items()):
             is_narrow = callee.cpu < narrowest.cpu_seconds and callee.wait < narrowest.wait_seconds
@@ -63,9 +62,9 @@ class _Frame:
                 cpu += callee.cpu
                 wait += callee.wait
             else:
-                yield from callee.walk(str(function), level + 1, narrowest)
+                callee.walk(str(function), level + 1, narrowest, rows)
         if cpu or wait:
-            yield str(_REST), level + 1, cpu, wait
+            rows.append((str(_REST), level + 1, cpu, wait))
 
 
 def graph(profile: Profile, functions: Mapping[Function, Usage] | None = None) -> dict[str, Any]:
@@ -97,12 +96,14 @@ def graph(profile: Profile, functions: Mapping[Function, Usage] | None = None) -
     }
 
 
-def _frames(stacks: Mapping[Stack, Usage]) -> Iterator[tuple[str, int, float, float]]:
+def _frames(stacks: Mapping[Stack, Usage]) -> list[_Row]:
     root = _Frame()
     for stack, usage in stacks.items():
         root.add(folded(stack)[:DEPTH], usage)
     narrowest = Usage(cpu_seconds=root.cpu * NARROWEST, wait_seconds=root.wait * NARROWEST)
-    return root.walk("total", 0, narrowest)
+    rows: list[_Row] = []
+    root.walk("total", 0, narrowest, rows)
+    return rows
 
 
 def _by_function(stacks: Mapping[Stack, Usage]) -> dict[Function, Usage]:

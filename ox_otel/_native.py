@@ -43,6 +43,17 @@ def allocate_lock() -> _thread.LockType:
     return lock
 
 
+def get_native_id() -> int:
+    """Return the kernel's number of the calling thread."""
+    native_id: int = original(_thread, "get_native_id")()
+    return native_id
+
+
+def local() -> Any:
+    """Return an object whose attributes each native thread has for itself."""
+    return original(_thread, "_local")()
+
+
 class Alarm:
     """Waiting and being told, in one: a wait that any other thread can end at once.
 
@@ -97,7 +108,7 @@ class Worker:
         try:
             take_none()
             with contextlib.suppress(OSError, AttributeError):
-                comm = f"/proc/self/task/{_thread.get_native_id()}/comm"
+                comm = f"/proc/self/task/{get_native_id()}/comm"
                 descriptor = os.open(comm, os.O_WRONLY)
                 try:
                     os.write(descriptor, self._name.encode()[:15])

@@ -1,11 +1,13 @@
 """From samples to recorders: engine, ledger and deliveries, in the order of the data flow."""
 
 import time
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ox_otel._books import Books, keep, leave
 from ox_otel._capture import Captures
-from ox_otel._clock import Delays, Schedule
+from ox_otel._clock import Delays, Schedule, since_epoch
 from ox_otel._contributions import Contribution, Contributions
 from ox_otel._delivery import Courier, Delivery
 from ox_otel._engines import engine_for
@@ -13,11 +15,26 @@ from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import Names
 from ox_otel._recent import Recent
 from ox_otel._settings import Settings
+from ox_otel._spans import Span
 from ox_otel._status import OWN_SERIES
 from ox_otel._tree import SERIES_PER_NODE, Tree
-from ox_otel.recorders import Batch, CountingRecorder, Recorder
+from ox_otel.recorders import (
+    NOTHING,
+    Batch,
+    CountingRecorder,
+    Exemplar,
+    Function,
+    Recorder,
+    Usage,
+)
 
 BATCH_SECONDS = 1.0
+
+SERIES_PER_ROUTE = 3
+"""Requests, CPU and wait."""
+
+MAX_ROUTES = 600
+"""However many series there may be: fewer than an SDK of OpenTelemetry allows an instrument."""
 
 _SMOOTHING_SECONDS = 3.0  # about how far back the overhead ratio looks
 
@@ -25,21 +42,25 @@ _SMOOTHING_SECONDS = 3.0  # about how far back the overhead ratio looks
 def series(counted: Batch) -> int:
     """Return how many series these totals are published as, our own included."""
     functions = len(counted.functions) * SERIES_PER_FUNCTION
-    return functions + len(counted.tree) * SERIES_PER_NODE + OWN_SERIES
+    nodes, routes = len(counted.tree) * SERIES_PER_NODE, len(counted.routes) * SERIES_PER_ROUTE
+    return functions + nodes + routes + OWN_SERIES
 
 
 class Places(NamedTuple):
-    """How many functions, and nodes of the tree, have series at most."""
+    """How many functions, nodes of the tree, and routes have series at most."""
 
     functions: int
     nodes: int
+    routes: int
 
 
 def _places(settings: Settings) -> Places:
     available = settings.max_series - OWN_SERIES
+    routes = min(available // 10 // SERIES_PER_ROUTE, MAX_ROUTES)
+    available -= routes * SERIES_PER_ROUTE
     for_tree = 0 if settings.tree == "off" else available // 2
     functions = (available - for_tree) // SERIES_PER_FUNCTION
-    return Places(functions, for_tree // SERIES_PER_NODE)
+    return Places(functions, for_tree // SERIES_PER_NODE, routes)
 
 
 class Pipeline:
@@ -52,8 +73,8 @@ class Pipeline:
         counts: the recorder that is always there.
         captures: those that are being made.
         recent: the last minute, while somebody looks at it.
-        since: when it began to count, in seconds of Unix time.
-        places: how many functions and nodes have series at most.
+        since: when it began to count, on the monotonic clock.
+        places: how many functions, nodes and routes have series at most.
         overhead_ratio: CPU seconds that profiling cost per second, smoothed over some batches.
         samples: samples taken.
         flushes: batches made.
@@ -64,7 +85,7 @@ class Pipeline:
         self.counts = CountingRecorder()
         self.captures = Captures()
         self.recent = Recent()
-        self.since = time.time()
+        self.since = time.monotonic()
         self.overhead_ratio = 0.0
         self.samples = 0
         self.flushes = 0
@@ -82,6 +103,7 @@ class Pipeline:
         self.places = places = _places(settings)
         self._ledger = Ledger(places.functions)
         self._tree = Tree(places.nodes, settings.tree) if places.nodes else None
+        self._books = Books(places.routes, settings.max_overhead)
         self._quick = [Delivery(self.counts, self.count_error)]
         self._couriers: list[Courier] = []
         self._contributions = Contributions()
@@ -140,17 +162,20 @@ class Pipeline:
     def begin(self, now: float) -> None:
         """Start afresh at *now*: what the threads did before is not looked into."""
         self._engine.reset()
+        keep(self._books)
         self._schedule.restart(now)
         self.overhead_ratio = 0.0
         self._began = now
 
     def rest(self, now: float) -> None:
         """Make a last batch, have the engine do nothing until `begin`, and end captures."""
+        leave(self._books)
         try:
             self.flush(now)
         finally:
             self.captures.end()
             self._engine.reset()
+            self._schedule.rest()
 
     def sample(self, now: float) -> None:
         """Take one sample; make a batch if one is due."""
@@ -167,6 +192,9 @@ class Pipeline:
         stacks, seconds = self._engine.drain(), now - self._began
         gains, retired = self._ledger.settle(stacks, now)
         tree, retired_nodes = self._tree.settle(stacks, now) if self._tree else ({}, {})
+        exemplars = self._exemplars(self._engine.take_spans(), gains)
+        routes, cost = self._books.settle(seconds)
+        self.charge(published=cost, in_budget=cost)
         delays, self._schedule.delays = self._schedule.delays, Delays()
         samples = delays.counts.total()
         others = self._contributions.take()
@@ -174,6 +202,7 @@ class Pipeline:
             functions=MappingProxyType(gains),  # the same for all recorders: nobody can change it
             stacks=MappingProxyType(stacks),
             tree=MappingProxyType(tree),
+            routes=MappingProxyType(routes),
             samples=samples,
             missed=delays.missed,
             delays=MappingProxyType(delays.counts),
@@ -182,6 +211,7 @@ class Pipeline:
             errors=MappingProxyType(others.errors),
             retired=MappingProxyType(retired),
             retired_nodes=MappingProxyType(retired_nodes),
+            exemplars=MappingProxyType(exemplars),
         )
         for delivery in self._quick:
             delivery.deliver(batch, now)
@@ -201,6 +231,19 @@ class Pipeline:
         """Wait until then, on the monotonic clock, for the end of the threads of recorders."""
         for courier in self._couriers:
             courier.join(max(deadline - time.monotonic(), 0.0))
+
+    def _exemplars(
+        self, spans: Mapping[Function, Span], gains: Mapping[Function, Usage]
+    ) -> dict[Function, Exemplar]:
+        """Return an exemplar for each series that gained CPU in one of the *spans*."""
+        epoch = since_epoch() - time.monotonic() if spans else 0.0
+        exemplars = {}
+        for function, (trace_id, span_id, seen_at) in spans.items():
+            home = self._ledger.home(function)
+            if cpu_seconds := gains.get(home, NOTHING).self_cpu_seconds:
+                ids = f"{trace_id:032x}", f"{span_id:016x}"
+                exemplars[home] = Exemplar(*ids, cpu_seconds, epoch + seen_at)
+        return exemplars
 
     def _overhead(self, now: float, samples: int, others: Contribution) -> float:
         """Return the CPU seconds spent since the last batch, by this thread and by *others*."""

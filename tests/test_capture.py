@@ -25,7 +25,7 @@ from ox_otel import (
     _capture,
     _sampling,
 )
-from ox_otel._capture import MAX_CAPTURES, MAX_STACKS, Capture
+from ox_otel._capture import MAX_CAPTURES, MAX_STACKS, Capture, wait_for
 from ox_otel._endpoint import MAX_CONNECTIONS
 from ox_otel._pipeline import Pipeline
 from ox_otel.profiles import REST
@@ -47,9 +47,9 @@ def earlier(seconds: float) -> None:
         pass
 
 
-def within(event: threading.Event) -> None:
-    """Use CPU until *event*."""
-    while not event.is_set():
+def within(done: list[object]) -> None:
+    """Use CPU until there is something in *done*."""
+    while not done:
         pass
 
 
@@ -83,25 +83,23 @@ def running(profiler: Profiler) -> list[Capture]:
 def test_a_capture_holds_what_happened_in_its_window(
     profiler: Profiler, pool: ThreadPoolExecutor
 ) -> None:
-    """Who burns meanwhile has the CPU; who burnt before is not in it; the window is told."""
+    """Who is at work meanwhile is in it; who was before is not; the window is told."""
     earlier(0.3)
-    done = threading.Event()
+    done: list[object] = []
     captured = pool.submit(profiler.capture, 0.5)
-    captured.add_done_callback(lambda _: done.set())
+    captured.add_done_callback(done.append)
     began = time.time()
     within(done)
     profile = captured.result()
-    used = {stack[-1]: usage.cpu_seconds for stack, usage in profile.stacks.items()}
+    here = Function(__name__, "within")
+    seen = [usage for stack, usage in profile.stacks.items() if here in stack]
 
-    assert Function(__name__, "within") == max(used, key=lambda function: used[function])
-    assert Function(__name__, "earlier") not in used
-    assert 0.5 <= profile.seconds < 5
-    assert began - 1 < profile.started < began + 5
+    assert Function(__name__, "earlier") not in {f for stack in profile.stacks for f in stack}
+    assert 0.5 <= profile.seconds < 10
+    assert began - 1 < profile.started < began + 10
     assert profiler.status().interval == profile.interval
-    # one thread of CPU at the most, and this thread was there all the time, burning or not
-    of_mine = [usage for stack, usage in profile.stacks.items() if len(stack) > 5]
-    assert total(profile).cpu_seconds < profile.seconds + 0.1
-    assert sum(u.cpu_seconds + u.wait_seconds for u in of_mine) > 0.8 * profile.seconds
+    assert sum(u.cpu_seconds + u.wait_seconds for u in seen) > 0.7 * profile.seconds
+    assert 0 < total(profile).cpu_seconds < profile.seconds + 0.2  # one thread at work
 
 
 class Keeper:
@@ -130,7 +128,7 @@ def test_captures_are_the_batches_of_their_windows(pool: ThreadPoolExecutor) -> 
     profiler = Profiler(Settings(interval=0.005, max_overhead=1))
     profiler.add_recorder(keeper, quick=True)
     with profiler:
-        captures = [pool.submit(profiler.capture, seconds) for seconds in (1.5, 0.2)]
+        captures = [pool.submit(profiler.capture, seconds) for seconds in (1.2, 0.2)]
         earlier(0.5)
         profiles = [capture.result() for capture in captures]
         counted = profiler.snapshot()
@@ -252,6 +250,14 @@ def test_a_pause_within_is_not_in_the_window(profiler: Profiler, pool: ThreadPoo
     assert capture.result(30).seconds < 60
 
 
+def test_a_capture_that_is_ended_before_it_begins() -> None:
+    """It has no window, so there is no profile."""
+    capture = Capture()
+    capture.ended = True
+    with pytest.raises(CaptureError, match="sampling has ended before the capture began"):
+        wait_for(capture, 300, lambda: None, lambda: False)
+
+
 def test_a_thread_that_does_not_answer(
     profiler: Profiler, monkeypatch: pytest.MonkeyPatch, pool: ThreadPoolExecutor
 ) -> None:
@@ -294,9 +300,9 @@ def test_a_capture_is_not_carried_over_a_fork(profiler: Profiler) -> None:
     before = signal.signal(signal.SIGALRM, fork)
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     try:
-        profile = profiler.capture(1.5)
+        profile = profiler.capture(1)
         if os.getpid() != parent:
-            short = profile.seconds < 1
+            short = profile.seconds < 0.9
             again = profiler.capture(0.1).seconds >= 0.1
             os._exit(not (short and again and not profiler._pipeline.captures._running))
     except BaseException:
@@ -306,7 +312,7 @@ def test_a_capture_is_not_carried_over_a_fork(profiler: Profiler) -> None:
     finally:
         signal.signal(signal.SIGALRM, before)
     assert (child, 0) == os.waitpid(child, 0)
-    assert profile.seconds >= 1.5
+    assert profile.seconds >= 1
 
 
 def test_a_capture_ends_with_the_interpreter() -> None:

@@ -6,10 +6,20 @@ import time
 from typing import Any, NamedTuple
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 
-from ox_otel import Batch, Function, Profiler, Settings, Usage, otel
+from ox_otel import (
+    Batch,
+    Exemplar,
+    Function,
+    Profiler,
+    RouteUsage,
+    Settings,
+    Usage,
+    otel,
+)
 from ox_otel._metrics import METRICS
 from ox_otel._status import ERROR_KINDS
 from ox_otel.otel import MAX_FUNCTIONS, MAX_NODES, OtelRecorder
@@ -25,6 +35,9 @@ UNITS = {
     "self_seconds": "s",
     "tree_seconds": "s",
     "tree_self_seconds": "s",
+    "route_requests": "{request}",
+    "route_cpu_seconds": "s",
+    "route_wait_seconds": "s",
     "samples": "{sample}",
     "stacks": "{stack}",
     "observed_seconds": "s",
@@ -88,7 +101,7 @@ def used(hits: int) -> Usage:
 
 def test_names_and_units(host: Host, recorder: OtelRecorder) -> None:
     """Names, units and kinds of the instruments are those of the contract."""
-    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}))
+    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}, routes={"/": RouteUsage()}))
     metrics = host.collect()
     assert UNITS == {name: metric.unit for name, metric in metrics.items()}
     assert GAUGES == {name for name, m in metrics.items() if type(m.data).__name__ == "Gauge"}
@@ -101,7 +114,7 @@ def test_names_and_units(host: Host, recorder: OtelRecorder) -> None:
 
 def test_attributes(host: Host, recorder: OtelRecorder) -> None:
     """A function is one attribute, its code's name; a state is another."""
-    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}))
+    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}, routes={"/": RouteUsage()}))
     metrics = host.collect()
     sets = {
         name: [dict(point.attributes or {}) for point in metric.data.data_points]
@@ -113,6 +126,7 @@ def test_attributes(host: Host, recorder: OtelRecorder) -> None:
     assert states == sets["seconds"] == sets["self_seconds"]
     root = {"path": "total", "level": "0", "label": "total"}
     assert [root] == sets["tree_seconds"] == sets["tree_self_seconds"]
+    assert [{"route": "/"}] == sets["route_requests"] == sets["route_cpu_seconds"]
     assert [{"state": "cpu"}, {"state": "wait"}] == sets["observed_seconds"]
     assert [{"kind": kind} for kind in ERROR_KINDS] == sets["errors"]
     assert {"version", "engine", "python"} == sets["info"][0].keys()
@@ -122,7 +136,13 @@ def test_attributes(host: Host, recorder: OtelRecorder) -> None:
 def test_values(host: Host, recorder: OtelRecorder) -> None:
     """Every figure of a function stands in its place."""
     tree = {ROOT: 10**9, LEAF: 4 * 10**9}
-    recorder.record(Batch({HOT: Usage(6, 5, 4.5, 3.5, 2.5, 1.5)}, tree=tree, samples=7))
+    routes = {"/": RouteUsage(2, 1.5, 0.5)}
+    recorder.record(
+        Batch({HOT: Usage(6, 5, 4.5, 3.5, 2.5, 1.5)}, tree=tree, routes=routes, samples=7)
+    )
+    assert {("/",): 2} == host.values("route_requests")
+    assert {("/",): 1.5} == host.values("route_cpu_seconds")
+    assert {("/",): 0.5} == host.values("route_wait_seconds")
     name = str(HOT)
     assert {(name,): 6} == host.values("hits")
     assert {(name,): 5} == host.values("self_hits")
@@ -425,3 +445,52 @@ def test_without_an_sdk() -> None:
         "import ox_otel\n"
         "print(ox_otel.install(recorders='otel').status().state)\n"
     )
+
+
+def exemplar(number: int) -> Exemplar:
+    """Return an exemplar in the span of that number."""
+    return Exemplar(f"{7:032x}", f"{number:016x}", 0.25, 1_700_000_000.0)
+
+
+def spans_of(host: Host) -> dict[tuple[str, ...], list[tuple[int, int]]]:
+    """Return the spans of the exemplars in an export, by metric and attributes."""
+    return {
+        (name, *(point.attributes or {}).values()): [
+            (e.trace_id, e.span_id) for e in point.exemplars
+        ]
+        for name, metric in host.collect().items()
+        for point in metric.data.data_points
+        if getattr(point, "exemplars", None)
+    }
+
+
+def test_exemplars(host: Host, recorder: OtelRecorder) -> None:
+    """An SDK makes one exemplar for self CPU of each function, of its last span, and makes it once."""
+    recorder.record(Batch({HOT: used(8), COLD: used(4)}, exemplars={HOT: exemplar(1)}))
+    recorder.record(Batch({HOT: used(8), COLD: used(4)}, exemplars={HOT: exemplar(2)}))
+    assert {("self_seconds", "shop.cart.Cart.total", "cpu"): [(7, 2)]} == spans_of(host)
+    recorder.record(Batch({HOT: used(8)}))
+    assert {} == spans_of(host)
+
+
+def test_who_collects_is_no_exemplar(host: Host, recorder: OtelRecorder) -> None:
+    """A collection within a sampled span does not make this one an exemplar of everything."""
+    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}))
+    context = trace.SpanContext(1, 2, is_remote=False, trace_flags=trace.TraceFlags(1))
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        assert {} == spans_of(host)
+
+
+def test_exemplars_that_nobody_collects_are_bounded(recorder: OtelRecorder) -> None:
+    """Without a collection there are no more exemplars than functions."""
+    for number in range(50):
+        function, last = (
+            Function("generated", f"f{number}"),
+            Function("generated", f"f{number - 1}"),
+        )
+        heir, last_heir = (Function(OTHER, f"__retired_{n}__") for n in (number, number - 1))
+        ends = {last: heir, last_heir: heir}
+        recorder.record(
+            Batch({function: used(1)}, retired=ends, exemplars={function: exemplar(number)})
+        )
+    assert len(recorder._exemplars) <= 2

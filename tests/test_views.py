@@ -29,7 +29,7 @@ def test_what_a_route_decides() -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("format=x", "format: 'x' is not accepted; accepted: collapsed, speedscope, pprof, frame"),
+        ("format=x", f"format: 'x' is not accepted; accepted: {', '.join(FORMATS)}"),
         ("format=", "format: '' is not accepted"),
         ("time=hits", "time: 'hits' is not accepted; accepted: cpu, wait, wall"),
         ("time=", "time: '' is not accepted"),

@@ -140,7 +140,7 @@ def test_search(page) -> None:
     page.wait(lambda: [PRICE] == page.rows())
     kinds = {bar["name"]: bar["kind"] for bar in page.bars()}
     assert ("match", "other") == (kinds[PRICE], kinds[SERVE])
-    share = float(re.search(r"“price”: ([\d.]+) %", page.text("#found"))[1])
+    share = float(re.search(r"“price”: ([\d.]+) % of all", page.text("#found"))[1])
     assert pytest.approx(page.widths()[PRICE], abs=0.05) == share / 100
     page.find("#search input").send_keys(Keys.BACKSPACE * 5 + "nowhere")
     page.wait(lambda: not page.rows())
@@ -273,6 +273,16 @@ def test_a_token_is_asked_for(browser, start) -> None:
     assert [] == refused
 
 
+def test_below_a_prefix(browser, start) -> None:
+    """An application that mounts us anywhere has the page there, with all that it does."""
+    service = start(OX_OTEL_PORT="")
+    browser.open(service.url.rstrip("/"))
+    browser.wait(lambda: PRICE in browser.widths())
+    assert service.url == browser.driver.current_url
+    browser.click("#pause")
+    browser.wait(lambda: "paused" == browser.text("#state"))
+
+
 def test_a_process_that_goes_and_comes(browser, start) -> None:
     """The page says that it has lost the process, keeps the last that it saw, and finds the next."""
     service = start()
@@ -383,6 +393,22 @@ def test_any_width(browser, service, width: int) -> None:
     browser.wait(lambda: PRICE in browser.widths())
     assert browser.run("return document.documentElement.scrollWidth") <= width
     assert 1 == max(browser.widths().values())
+
+
+def test_a_process_that_is_slow_is_asked_rarely(page) -> None:
+    """An answer that takes long is not asked for again before nine times as long."""
+    page.run(
+        """const { fetch } = window;
+        window.asked = [];
+        window.fetch = async (...request) => {
+          asked.push(performance.now());
+          await new Promise((resolve) => setTimeout(resolve, 300));
+          return fetch(...request);
+        };"""
+    )
+    page.wait(lambda: page.run("return asked.length") >= 3)
+    first, second, third, *_ = page.run("return asked")
+    assert min(second - first, third - second) > 2900
 
 
 def test_a_page_that_is_hidden_asks_for_nothing(page, service) -> None:

@@ -15,8 +15,8 @@ from ox_otel._interpreter import risk
 from ox_otel._native import get_ident
 from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
-from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
 from ox_otel._server_spans import SpanFollower
+from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
 from ox_otel._values import each_has_its_own, is_recorder
 from ox_otel.recorders import Recorder
 
@@ -142,7 +142,7 @@ def _assemble(installed: _Installed) -> None:
         return
     for choice in settings.recorders:
         quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long
-        profiler.add_recorder(_recorder(choice, profiler, undo), quick=quick)
+        profiler.add_recorder(_recorder(choice, profiler, settings, undo), quick=quick)
     profiler.add_recorder(SpanFollower(), quick=True)
     _serve(installed)
     profiler.start()
@@ -160,7 +160,9 @@ def _at_the_end(close: Callable[[], None], undo: ExitStack) -> None:
     at_end(close)
 
 
-def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Recorder:
+def _recorder(
+    choice: str | Recorder, profiler: Profiler, settings: Settings, undo: ExitStack
+) -> Recorder:
     """Return the recorder that one part of the setting `recorders` names or is."""
     try:
         if choice == "prometheus":
@@ -178,6 +180,10 @@ def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Re
             otel = OtelRecorder(profiler)
             undo.callback(otel.close)
             return otel
+        if choice == "otlp_profiles":
+            from ox_otel.otlp_profiles import OtlpProfilesRecorder
+
+            return OtlpProfilesRecorder(profiler, settings.tree)
         if not isinstance(choice, str):
             return choice
         module, _, factory = choice.partition(":")

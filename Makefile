@@ -26,6 +26,10 @@ test-servers: $(wheel) ## gunicorn, uvicorn, uWSGI, Celery, pools, gevent, event
 	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/servers --group=servers tests/servers \
 	  --numprocesses=4
 
+test-frameworks: $(wheel) ## mounted in Flask, FastAPI, Starlette, Django; beside ox-profile itself
+	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/frameworks --group=frameworks \
+	  tests/frameworks --numprocesses=4
+
 test-readers: $(wheel) ## profiles as `go tool pprof` reads them
 	@scripts/debian-packages golang-go
 	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/readers "" tests/readers
@@ -66,8 +70,8 @@ dashboards: $(venv) ## write the dashboards anew
 clean: ## remove what these targets made in this folder
 	rm -rf .venv build *.egg-info .*_cache .hypothesis
 
-.PHONY: help demo test test-all test-servers test-readers test-grafana test-browser pictures soak \
-  ticks-stress check bench dashboards clean
+.PHONY: help demo test test-all test-servers test-frameworks test-readers test-grafana \
+  test-browser pictures soak ticks-stress check bench dashboards clean
 
 # The environment to develop in: the package in it is this folder's own. Tests have others, see
 # scripts/test. The files .made, .demo and .check say what is in it.

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from threading import main_thread
 from types import MappingProxyType
 
+from ox_otel._clock import since_epoch
 from ox_otel._native import get_ident, original, own_idents
 from ox_otel._settings import ConfigError
 from ox_otel._values import as_number
@@ -61,7 +62,7 @@ class Capture:
         if self.ended:
             return
         if not self.began:
-            self._started = time.time()
+            self._started = since_epoch()
             self._from = self._to = now
             self.began = True
             return

@@ -16,7 +16,16 @@ from ox_otel._listening import accept, leave, listen, readiness, socketpair, url
 from ox_otel._native import Worker, original
 from ox_otel._signals import as_host
 from ox_otel._values import Port
-from ox_otel.http import MAX_BODY, TOO_LARGE, TOO_MANY, Exposure, Request, Response, plain, respond
+from ox_otel.http import (
+    TOO_LARGE,
+    TOO_MANY,
+    Exposure,
+    Request,
+    Response,
+    body_length,
+    plain,
+    respond,
+)
 
 MAX_CONNECTIONS = 8
 """Connections answered at once; whoever comes then is turned away."""
@@ -175,13 +184,12 @@ class _Conversation(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         names = {name.lower() for name in self.headers}
         headers = {name: ", ".join(self.headers.get_all(name, [])) for name in names}
-        length = headers.get("content-length", "0")
-        # the number of digits first: `int` refuses thousands of them
-        if not length.isdecimal() or len(length) > 9 or int(length) > MAX_BODY:
+        length = body_length(headers.get("content-length", "0"))
+        if length is None:
             self._send(TOO_LARGE)
             return
-        body = self.rfile.read(int(length))
-        request = Request(self.command, path, query, headers, body, self._gone)
+        body = self.rfile.read(length)
+        request = Request(self.command, path, query, headers, body, gone=self._gone)
         self._send(respond(request, self._exposure))
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET

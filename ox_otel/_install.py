@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from importlib import import_module
 from threading import RLock
-from typing import NamedTuple, Unpack
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 from ox_otel._ending import at_end, not_at_end
 from ox_otel._fork import follow_forks, follow_uwsgi, notice_fork
@@ -15,10 +15,13 @@ from ox_otel._interpreter import risk
 from ox_otel._native import get_ident
 from ox_otel._notices import warn
 from ox_otel._profiler import Profiler
+from ox_otel._server_spans import SpanFollower
 from ox_otel._settings import Arguments, ConfigError, Settings, unknown_variables
-from ox_otel._spans import SpanFollower
 from ox_otel._values import each_has_its_own, is_recorder
 from ox_otel.recorders import Recorder
+
+if TYPE_CHECKING:  # it brings parts of the standard library with it that are dear to import
+    from ox_otel.http import Exposure
 
 
 class _Installed(NamedTuple):
@@ -79,6 +82,15 @@ def get() -> Profiler | None:
     return None if _installed is None else _installed.profiler
 
 
+def mounted() -> "Exposure | None":
+    """Return what an application serves that mounts us, None where none is installed.
+
+    Who reaches it nobody knows, whatever address it is served at: behind a proxy, all requests come
+    from this machine.
+    """
+    return None if _installed is None else _exposure(_installed, loopback=False)
+
+
 def uninstall() -> None:
     """Take the profiler away again: no thread, collector or socket remains."""
     global _installed
@@ -130,7 +142,7 @@ def _assemble(installed: _Installed) -> None:
         return
     for choice in settings.recorders:
         quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long
-        profiler.add_recorder(_recorder(choice, profiler, undo), quick=quick)
+        profiler.add_recorder(_recorder(choice, profiler, settings, undo), quick=quick)
     profiler.add_recorder(SpanFollower(), quick=True)
     _serve(installed)
     profiler.start()
@@ -148,7 +160,9 @@ def _at_the_end(close: Callable[[], None], undo: ExitStack) -> None:
     at_end(close)
 
 
-def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Recorder:
+def _recorder(
+    choice: str | Recorder, profiler: Profiler, settings: Settings, undo: ExitStack
+) -> Recorder:
     """Return the recorder that one part of the setting `recorders` names or is."""
     try:
         if choice == "prometheus":
@@ -166,6 +180,10 @@ def _recorder(choice: str | Recorder, profiler: Profiler, undo: ExitStack) -> Re
             otel = OtelRecorder(profiler)
             undo.callback(otel.close)
             return otel
+        if choice == "otlp_profiles":
+            from ox_otel.otlp_profiles import OtlpProfilesRecorder
+
+            return OtlpProfilesRecorder(profiler, settings.tree)
         if not isinstance(choice, str):
             return choice
         module, _, factory = choice.partition(":")
@@ -203,18 +221,27 @@ def _serve(installed: _Installed) -> None:
         return
     # here, because the standard library's HTTP server is dear to import
     from ox_otel._endpoint import Endpoint
-    from ox_otel.http import Exposure, is_loopback
+    from ox_otel.http import is_loopback
 
     is_local = isinstance(settings.port, str) or is_loopback(settings.host)
-    exposure = Exposure(profiler, None, settings.token, is_local)
-    if "prometheus" in settings.recorders:
-        from ox_otel.prometheus import expose
-
-        exposure = exposure._replace(metrics=expose)
     try:
+        exposure = _exposure(installed, loopback=is_local)
         endpoint = Endpoint(settings.host, settings.port, exposure)
     except Exception as error:
         warn("ox_otel: no endpoint at %s:%s: %s", settings.host, settings.port, error)
         return
     profiler.url = endpoint.url
     doors.callback(endpoint.close)
+
+
+def _exposure(installed: _Installed, *, loopback: bool) -> "Exposure":
+    """Return what is served of *installed*; see `Exposure`."""
+    from ox_otel.http import Exposure
+
+    profiler, settings, *_ = installed
+    exposure = Exposure(profiler, None, settings.token, loopback)
+    if "prometheus" in settings.recorders:
+        from ox_otel.prometheus import expose
+
+        exposure = exposure._replace(metrics=expose)
+    return exposure

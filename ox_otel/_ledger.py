@@ -47,7 +47,7 @@ class Ledger:
 
         gains = {REST: NOTHING}  # always there, so that it can be seen to be 0
         for stack, usage in stacks.items():
-            homes = {function: self._home(function) for function in stack}
+            homes = {function: self.home(function) for function in stack}
             # once a series, however many frames of the stack it stands for
             for home in set(homes.values()):
                 at_top = home == homes[stack[-1]]
@@ -57,7 +57,8 @@ class Ledger:
         self._last_used.update(dict.fromkeys(gains, now))
         return gains, retired
 
-    def _home(self, function: Function) -> Function:
+    def home(self, function: Function) -> Function:
+        """Return the series that stands for *function* now."""
         if function in self._last_used:
             return function
         rest = Function(function.module, OTHER)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from ox_otel._clock import DELAY_BOUNDS
 from ox_otel._pipeline import series
 from ox_otel._status import ERROR_KINDS, Status, package_version
-from ox_otel.recorders import Batch, Node, RouteUsage, Usage, inclusive
+from ox_otel.recorders import Batch, Exemplar, Function, Node, RouteUsage, Usage, inclusive
 
 Values = Iterable[tuple[tuple[str, ...], float]]
 """The series of one metric: the values of its labels, and its own."""
@@ -230,6 +230,16 @@ METRICS = (
     ),
     Metric("info", "gauge", "1", "The profiler in use.", ("version", "engine", "python"), _info),
 )
+
+
+def examples(
+    metric: Metric, exemplars: Mapping[Function, Exemplar]
+) -> dict[tuple[str, ...], Exemplar]:
+    """Return the exemplars of *metric*, by the values of its labels: self CPU alone has any."""
+    if metric.name != "self_seconds":
+        return {}
+    return {(*function, "cpu"): exemplar for function, exemplar in exemplars.items()}
+
 
 WAKEUP_DELAY = (
     "How late samples were taken: how long a thread that was due had to wait for the GIL."

@@ -1,12 +1,13 @@
 """From samples to recorders: engine, ledger and deliveries, in the order of the data flow."""
 
 import time
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from ox_otel._books import Books, keep, leave
 from ox_otel._capture import Captures
-from ox_otel._clock import Delays, Schedule
+from ox_otel._clock import Delays, Schedule, since_epoch
 from ox_otel._contributions import Contribution, Contributions
 from ox_otel._delivery import Courier, Delivery
 from ox_otel._engines import engine_for
@@ -14,9 +15,18 @@ from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import Names
 from ox_otel._recent import Recent
 from ox_otel._settings import Settings
+from ox_otel._spans import Span
 from ox_otel._status import OWN_SERIES
 from ox_otel._tree import SERIES_PER_NODE, Tree
-from ox_otel.recorders import Batch, CountingRecorder, Recorder
+from ox_otel.recorders import (
+    NOTHING,
+    Batch,
+    CountingRecorder,
+    Exemplar,
+    Function,
+    Recorder,
+    Usage,
+)
 
 BATCH_SECONDS = 1.0
 
@@ -63,7 +73,7 @@ class Pipeline:
         counts: the recorder that is always there.
         captures: those that are being made.
         recent: the last minute, while somebody looks at it.
-        since: when it began to count, in seconds of Unix time.
+        since: when it began to count, on the monotonic clock.
         places: how many functions, nodes and routes have series at most.
         overhead_ratio: CPU seconds that profiling cost per second, smoothed over some batches.
         samples: samples taken.
@@ -75,7 +85,7 @@ class Pipeline:
         self.counts = CountingRecorder()
         self.captures = Captures()
         self.recent = Recent()
-        self.since = time.time()
+        self.since = time.monotonic()
         self.overhead_ratio = 0.0
         self.samples = 0
         self.flushes = 0
@@ -165,6 +175,7 @@ class Pipeline:
         finally:
             self.captures.end()
             self._engine.reset()
+            self._schedule.rest()
 
     def sample(self, now: float) -> None:
         """Take one sample; make a batch if one is due."""
@@ -183,6 +194,7 @@ class Pipeline:
         tree, retired_nodes = self._tree.settle(stacks, now) if self._tree else ({}, {})
         routes, cost = self._books.settle(seconds)
         self.charge(published=cost, in_budget=cost)
+        exemplars = self._exemplars(self._engine.take_spans(), gains)
         delays, self._schedule.delays = self._schedule.delays, Delays()
         samples = delays.counts.total()
         others = self._contributions.take()
@@ -199,6 +211,7 @@ class Pipeline:
             errors=MappingProxyType(others.errors),
             retired=MappingProxyType(retired),
             retired_nodes=MappingProxyType(retired_nodes),
+            exemplars=MappingProxyType(exemplars),
         )
         for delivery in self._quick:
             delivery.deliver(batch, now)
@@ -218,6 +231,19 @@ class Pipeline:
         """Wait until then, on the monotonic clock, for the end of the threads of recorders."""
         for courier in self._couriers:
             courier.join(max(deadline - time.monotonic(), 0.0))
+
+    def _exemplars(
+        self, spans: Mapping[Function, Span], gains: Mapping[Function, Usage]
+    ) -> dict[Function, Exemplar]:
+        """Return an exemplar for each series that gained CPU in one of the *spans*."""
+        epoch = since_epoch() - time.monotonic() if spans else 0.0
+        exemplars = {}
+        for function, (trace_id, span_id, seen_at) in spans.items():
+            home = self._ledger.home(function)
+            if cpu_seconds := gains.get(home, NOTHING).self_cpu_seconds:
+                ids = f"{trace_id:032x}", f"{span_id:016x}"
+                exemplars[home] = Exemplar(*ids, cpu_seconds, epoch + seen_at)
+        return exemplars
 
     def _overhead(self, now: float, samples: int, others: Contribution) -> float:
         """Return the CPU seconds spent since the last batch, by this thread and by *others*."""

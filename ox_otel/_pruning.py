@@ -31,7 +31,8 @@ class Pruning:
     def prune(self, batch: Batch) -> Batch:
         """Return *batch* in what is let through."""
         functions, tree = self._pruned(batch.functions), self._pruned_tree(batch.tree)
-        return replace(batch, functions=functions, tree=tree)
+        exemplars = {f: e for f, e in batch.exemplars.items() if f in self._functions}
+        return replace(batch, functions=functions, tree=tree, exemplars=exemplars)
 
     def _pruned(self, functions: Mapping[Function, Usage]) -> dict[Function, Usage]:
         pruned: dict[Function, Usage] = {}

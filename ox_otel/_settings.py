@@ -86,7 +86,7 @@ class Settings:
     recorders: tuple[str | Recorder, ...] = _setting(
         ("prometheus",),
         as_recorders,
-        "prometheus, otel, package.module:factory, separated by commas",
+        "prometheus, otel, otlp_profiles, package.module:factory, separated by commas",
         "who gets the figures; in Python also objects with a `record` method",
     )
     max_series: int = _setting(

@@ -1,88 +1,48 @@
-"""Routes from OpenTelemetry: a span of a server begins and ends with its request.
+"""Whose work was it? The span of OpenTelemetry that is current on a thread that is seen.
 
-Nothing is imported here: whoever traces has loaded the SDK. It calls a span processor on the
-thread, and in the context, that a span begins or ends in; of spans that are not recorded it says
-nothing.
+Nothing is hooked into the host's tracing: the thread's own context is asked, as code that runs there
+would ask it, by OpenTelemetry's API. So it is the span of the very task or greenlet that runs, and a
+span that was only started, and never made current, is none. Of spans nothing is kept but numbers.
+
+To see the context of another thread needs an extension, which not every installation has: without it
+no span is known.
 """
 
 import sys
-from typing import Any
-from weakref import WeakSet
+import time
+from contextvars import Context
+from typing import NamedTuple
 
-from ox_otel._accounts import Account, at_hand
-from ox_otel._tag import begin, end
-from ox_otel.recorders import Batch
+try:
+    from ox_otel._context import context_of
+except ImportError:
 
-MOST_OPEN = 10_000
-"""Spans that may be under way; of others no account is opened."""
+    def context_of(_ident: int, /) -> Context | None:
+        """Return None: no context can be seen."""
+        return None
 
 
-class Spans:
-    """A span processor: opens an account with each span of a server, and closes it with the span.
+class Span(NamedTuple):
+    """A span that is sampled, by its numbers, and when it was seen, on the monotonic clock."""
 
-    Where a request has an account already, it is named as the span has it.
+    trace_id: int
+    span_id: int
+    seen_at: float
+
+
+def span_of(ident: int) -> Span | None:
+    """Return the sampled span that is current on the thread *ident*, None where none is.
+
+    Runs no code but OpenTelemetry's own: a span of somebody else's class is not asked.
     """
-
-    def __init__(self) -> None:
-        self._open: dict[int, Account] = {}
-
-    def on_start(self, span: Any, parent_context: Any = None) -> None:
-        """Open an account if the span is a server's."""
-        if getattr(span.kind, "name", "") != "SERVER" or len(self._open) >= MOST_OPEN:
-            return
-        outer = at_hand.get()
-        if outer is None or not outer.is_open:
-            account = begin(_unknown)
-            if account is not None:
-                self._open[_number(span)] = account
-
-    def _on_ending(self, span: Any) -> None:
-        """Do nothing: the SDK calls this, too."""
-
-    def on_end(self, span: Any) -> None:
-        """Close the account of a span."""
-        if getattr(span.kind, "name", "") != "SERVER":
-            return
-        route = (span.attributes or {}).get("http.route")
-        account, at_end = self._open.pop(_number(span), None), at_hand.get()
-        if account is None:
-            if at_end is not None and at_end.route() is None:
-                at_end.template = lambda: route
-            return
-        account.template = lambda: route
-        if at_end is account:
-            end(account)
-        else:  # in another context, which is not ours to change
-            account.books.close_account(account)
-
-    def shutdown(self) -> None:
-        """Do nothing: nothing is kept here."""
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Do nothing, successfully."""
-        return True
-
-
-def _unknown() -> None:
-    return None
-
-
-def _number(span: Any) -> int:
-    number: int = span.get_span_context().span_id
-    return number
-
-
-_spans = Spans()
-_followed: WeakSet[Any] = WeakSet()
-
-
-class SpanFollower:
-    """A recorder that takes nothing: about once a second it looks for somebody who traces."""
-
-    def record(self, batch: Batch) -> None:
-        """Have the SDK's tracer provider tell of its spans, as soon as there is one."""
-        # what `get_tracer_provider` returns, which would make one if there was none
-        provider: Any = getattr(sys.modules.get("opentelemetry.trace"), "_TRACER_PROVIDER", None)
-        if hasattr(provider, "add_span_processor") and provider not in _followed:
-            _followed.add(provider)
-            provider.add_span_processor(_spans)
+    tracing = sys.modules.get("opentelemetry.trace")  # who traces has imported it
+    current_span = getattr(tracing, "get_current_span", None)
+    if current_span is None or (context := context_of(ident)) is None:
+        return None
+    span = context.copy().run(current_span)  # itself it is entered, on its own thread
+    if not type(span).__module__.startswith("opentelemetry."):
+        return None
+    found = span.get_span_context()
+    if not (found.is_valid and found.trace_flags.sampled):
+        return None
+    return Span(found.trace_id, found.span_id, time.monotonic())

@@ -13,6 +13,9 @@ from typing import Any, TypeGuard, cast
 
 from ox_otel.recorders import Recorder
 
+OURS = ("prometheus", "otel", "otlp_profiles")
+"""The recorders that are part of this package, by name."""
+
 Port = int | range | str
 """A port, ports to choose from, or `unix:` with a path in which `{pid}` is the process."""
 
@@ -106,7 +109,7 @@ def as_recorders(value: object) -> tuple[str | Recorder, ...]:
         if isinstance(part, str):
             name = part.strip()
             module, colon, factory = name.partition(":")
-            if name not in ("", "prometheus", "otel") and not (module and colon and factory):
+            if name not in ("", *OURS) and not (module and colon and factory):
                 raise ValueError
             found += [name] if name else []
         elif is_recorder(part):

@@ -8,6 +8,7 @@ import hmac
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -17,7 +18,7 @@ from ox_otel._page import FILES, POLICY, content
 from ox_otel._profiler import Profiler
 from ox_otel._settings import ConfigError
 from ox_otel._status import Wish
-from ox_otel._views import View, live, view
+from ox_otel._views import live, view
 
 MAX_BODY = 4096
 """Bytes of a request's body that any route needs; a server should refuse longer ones."""
@@ -36,7 +37,9 @@ class Request(NamedTuple):
     """A request; *path* begins at our own root, names of *headers* are in lower case.
 
     The values of a header that came more than once stand in one, with commas between them, so that
-    nobody is let in by one of them. *gone* says whether nobody waits for the answer any more.
+    nobody is let in by one of them. A *trusted* request is let in as if it had the token: an
+    application that mounts us knows who sent it. *gone* says whether nobody waits for the answer any
+    more.
     """
 
     method: str
@@ -44,6 +47,7 @@ class Request(NamedTuple):
     query: str
     headers: Mapping[str, str]
     body: bytes = b""
+    trusted: bool = False
     gone: Callable[[], bool] = lambda: False
 
 
@@ -96,7 +100,9 @@ def _refusal(request: Request, exposure: Exposure) -> Response | None:
     is_scrape = request.path == "/metrics"
     # a page elsewhere may give its own name our address (DNS rebinding)
     is_local = exposure.loopback and is_loopback(_host(request.headers.get("host", "")))
-    if exposure.token is not None and not is_scrape:
+    if request.trusted:
+        pass
+    elif exposure.token is not None and not is_scrape:
         # a browser has no token to send before there is a page that asks for it
         is_entrance = is_local and request.path in FILES
         if not is_entrance and not _has_token(request.headers, exposure.token):
@@ -140,9 +146,17 @@ def _crosses_sites(headers: Mapping[str, str]) -> bool:
     return origin is not None and origin.split("://")[1:] != [headers.get("host")]
 
 
+def body_length(announced: str) -> int | None:
+    """Return the bytes that a Content-Length announces, None if they are more than are taken."""
+    # the number of digits first: `int` refuses thousands of them
+    if not announced.isdecimal() or len(announced) > 9 or int(announced) > MAX_BODY:
+        return None
+    return int(announced)
+
+
 def _metrics(request: Request, exposure: Exposure) -> Response:
     if exposure.metrics is None:
-        return plain(404, "the recorder prometheus is not in use")
+        return plain(404, "no metrics are served here")
     content_type, body = exposure.metrics(request.headers.get("accept", ""))
     return Response(200, {**_SECURITY, "Content-Type": content_type}, body)
 
@@ -188,27 +202,19 @@ def _shared(wish: Wish, request: Request, exposure: Exposure) -> Response:
     return _status(request, exposure)
 
 
-def _profile(request: Request, exposure: Exposure) -> Response:
-    return _seen(view(request.query), request, exposure)
-
-
-def _flame_graph(request: Request, exposure: Exposure) -> Response:
-    return _seen(view(request.query, "frame"), request, exposure)
-
-
-def _pprof_cpu(request: Request, exposure: Exposure) -> Response:
-    return _seen(view(request.query, "pprof", "cpu", "30"), request, exposure)
-
-
-def _pprof_wall(request: Request, exposure: Exposure) -> Response:
-    return _seen(view(request.query, "pprof", "wall", "30"), request, exposure)
-
-
-def _seen(view: View, request: Request, exposure: Exposure) -> Response:
-    """Return what is asked for; who wants headers only does not wait for a capture."""
+def _profile(
+    request: Request,
+    exposure: Exposure,
+    *,
+    form: str | None = None,
+    time: str | None = None,
+    seconds: str | None = None,
+) -> Response:
+    """Return the profile that is asked for, where it is not given; headers alone need no capture."""
+    wanted = view(request.query, form, time, seconds)
     is_head = request.method == "HEAD"
-    body = b"" if is_head else view.make(exposure.profiler, request.gone)
-    return Response(200, {**_SECURITY, **view.headers}, body)
+    body = b"" if is_head else wanted.make(exposure.profiler, request.gone)
+    return Response(200, {**_SECURITY, **wanted.headers}, body)
 
 
 _ROUTES: Mapping[str, Mapping[str, Callable[[Request, Exposure], Response]]] = {
@@ -217,9 +223,9 @@ _ROUTES: Mapping[str, Mapping[str, Callable[[Request, Exposure], Response]]] = {
     "/metrics": {"GET": _metrics},
     "/status": {"GET": _status},
     "/profile": {"GET": _profile},
-    "/flamegraph.json": {"GET": _flame_graph},
-    "/debug/pprof/profile": {"GET": _pprof_cpu},
-    "/debug/pprof/wall": {"GET": _pprof_wall},
+    "/flamegraph.json": {"GET": partial(_profile, form="frame")},
+    "/debug/pprof/profile": {"GET": partial(_profile, form="pprof", time="cpu", seconds="30")},
+    "/debug/pprof/wall": {"GET": partial(_profile, form="pprof", time="wall", seconds="30")},
     "/pause": {"POST": _pause},
     "/unpause": {"POST": _unpause},
     "/interval": {"POST": _interval},

@@ -3,24 +3,37 @@
 No provider is made or set here: the host's own MeterProvider collects, at its own pace, from one
 immutable snapshot. A provider that the host sets later is used from then on. The histogram of
 delays is left out: the API has none that can be observed.
+
+An exemplar is what an SDK makes of an observation in the context of a span. So each observation gets
+a context: without one an SDK takes the current one, which is that of whoever collects.
 """
 
 from collections.abc import Callable, Iterable
 
+from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    set_span_in_context,
+)
 
 from ox_otel._fork import follow_forks
-from ox_otel._metrics import FUNCTION, METRICS, Metric
+from ox_otel._metrics import FUNCTION, METRICS, Metric, examples
 from ox_otel._profiler import Profiler
 from ox_otel._pruning import Pruning
 from ox_otel._status import package_version
-from ox_otel.recorders import Batch, CountingRecorder
+from ox_otel.recorders import Batch, CountingRecorder, Exemplar, Function
 
 MAX_FUNCTIONS = 990
 """With two states each, fewer than the 2000 attribute sets that an SDK allows an instrument."""
 
 MAX_NODES = 1990
 """The same for the tree, which has no states."""
+
+_NO_SPAN = set_span_in_context(INVALID_SPAN, Context())
 
 _publishing: dict[MeterProvider | None, "OtelRecorder | None"] = {}
 """The recorder that the instruments of each provider observe; None as a provider: the global one.
@@ -51,6 +64,7 @@ class OtelRecorder:
         """Begin with nothing: in a forked child, too, since the figures are its parent's."""
         self._counts = CountingRecorder()
         self._pruning = Pruning(MAX_FUNCTIONS, MAX_NODES)
+        self._exemplars: dict[Function, Exemplar] = {}  # that no collection has observed yet
 
     def close(self) -> None:
         """Publish nothing more."""
@@ -60,17 +74,35 @@ class OtelRecorder:
     def record(self, batch: Batch) -> None:
         """Add *batch* to what the next collection observes, in what an SDK has room for."""
         self._pruning.retire(batch)
-        self._counts.record(self._pruning.prune(batch))
+        pruned = self._pruning.prune(batch)
+        self._counts.record(pruned)
+        latest, functions = (
+            {**self._exemplars, **pruned.exemplars},
+            self._counts.snapshot().functions,
+        )
+        self._exemplars = {f: exemplar for f, exemplar in latest.items() if f in functions}
 
     def observe(self, metric: Metric) -> list[Observation]:
         """Return the series of *metric*; none after an error."""
         with self._profiler.charging():
             try:
-                values = metric.read(self._counts.snapshot(), self._profiler.status())
-                return [Observation(value, _attributes(metric, of)) for of, value in values]
+                counted = self._counts.snapshot()
+                values = metric.read(counted, self._profiler.status())
+                contexts = self._contexts(metric)
+                return [
+                    Observation(value, _attributes(metric, of), contexts.get(of, _NO_SPAN))
+                    for of, value in values
+                ]
             except Exception:
                 self._profiler.count_error("scrape")
                 return []
+
+    def _contexts(self, metric: Metric) -> dict[tuple[str, ...], Context]:
+        """Return the contexts of those series of *metric* that have an exemplar: once for each."""
+        found = examples(metric, self._exemplars)
+        if found:
+            self._exemplars = {}
+        return {labels: _context(exemplar) for labels, exemplar in found.items()}
 
 
 def _create_instruments(provider: MeterProvider | None) -> None:
@@ -93,6 +125,12 @@ def _callback(
         return recorder.observe(metric) if recorder is not None else []
 
     return observe
+
+
+def _context(exemplar: Exemplar) -> Context:
+    ids = int(exemplar.trace_id, 16), int(exemplar.span_id, 16)
+    span = SpanContext(*ids, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+    return set_span_in_context(NonRecordingSpan(span), Context())
 
 
 def _attributes(metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:

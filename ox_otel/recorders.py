@@ -70,6 +70,9 @@ class Usage(NamedTuple):
 
 NOTHING = Usage()
 
+REST = Function(OTHER, OTHER)
+"""What everything counts for that has no series of its own, nor its module one."""
+
 
 class RouteUsage(NamedTuple):
     """What requests of one route used; *cpu_seconds* are of all threads that worked for them.
@@ -90,8 +93,19 @@ class RouteUsage(NamedTuple):
         )
 
 
-REST = Function(OTHER, OTHER)
-"""What everything counts for that has no series of its own, nor its module one."""
+class Exemplar(NamedTuple):
+    """A span of a trace in which a function was seen running, at the top of the stack.
+
+    *trace_id* (32 hexadecimal digits) and *span_id* (16) are OpenTelemetry's; the span is one that
+    is sampled. *cpu_seconds* is what the function gained in that batch, *seen_at* when it was seen,
+    in seconds since 1970.
+    """
+
+    trace_id: str
+    span_id: str
+    cpu_seconds: float
+    seen_at: float
+
 
 TOKEN_LENGTH = 5
 """Letters that a node's path has for each level."""
@@ -144,6 +158,7 @@ class Batch:
         errors: what went wrong, counted by kind.
         retired: series that end with this batch, each with the series that carries its total on.
         retired_nodes: the same for nodes of the tree.
+        exemplars: for functions that gained self CPU in a span, one such span, the latest.
     """
 
     functions: Mapping[Function, Usage] = field(default_factory=dict)
@@ -158,6 +173,7 @@ class Batch:
     errors: Mapping[str, int] = field(default_factory=dict)
     retired: Mapping[Function, Function] = field(default_factory=dict)
     retired_nodes: Mapping[Node, Node] = field(default_factory=dict)
+    exemplars: Mapping[Function, Exemplar] = field(default_factory=dict)
 
     def plus(self, later: "Batch") -> "Batch":
         """Return this batch and a *later* one as one, without the stacks: these have no bound."""
@@ -173,6 +189,10 @@ class Batch:
             errors=_sums(self.errors, later.errors),
             retired=_chained(self.retired, later.retired),
             retired_nodes=_chained(self.retired_nodes, later.retired_nodes),
+            exemplars={
+                **{f: e for f, e in self.exemplars.items() if f not in later.retired},
+                **later.exemplars,
+            },
         )
 
 

@@ -197,6 +197,21 @@ def test_the_name_of_another_address_in_the_path(exposure: Exposure) -> None:
         assert 404 == ask(exposure, "GET", path).status
 
 
+def test_whom_the_host_trusts(profiler: Profiler) -> None:
+    """They need no token where anybody may come; pages of other sites are refused as ever."""
+    pause = Request("POST", "/pause", "", {"host": "app.example"}, trusted=True)
+    foreign = pause._replace(headers={"host": "app.example", "origin": "http://evil.example"})
+    for token in (None, TOKEN):
+        exposure = Exposure(profiler, expose, token, loopback=False)
+        for path in ("/", "/status", "/metrics"):
+            request = Request("GET", path, "", {}, trusted=True)
+            assert 200 == respond(request, exposure).status
+        assert 403 == respond(foreign, exposure).status
+        assert not profiler.is_paused()
+        assert 200 == respond(pause, exposure).status
+        profiler.unpause()
+
+
 def test_a_token_is_compared_in_constant_time(
     profiler: Profiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -496,6 +511,7 @@ requests = st.builds(
     anything,
     st.dictionaries(names, st.sampled_from(["localhost", "http://localhost"]) | anything),
     st.binary(max_size=50),
+    trusted=st.just(False),
 )
 
 

@@ -6,10 +6,11 @@ import time
 from typing import Any, NamedTuple
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 
-from ox_otel import Batch, Function, Profiler, RouteUsage, Settings, Usage
+from ox_otel import Batch, Exemplar, Function, Profiler, RouteUsage, Settings, Usage
 from ox_otel._status import ERROR_KINDS
 from ox_otel.otel import MAX_FUNCTIONS, MAX_NODES, OtelRecorder
 from ox_otel.recorders import OTHER, REST, TOKEN_LENGTH, Node
@@ -371,3 +372,52 @@ def test_without_an_sdk() -> None:
         "import ox_otel\n"
         "print(ox_otel.install(recorders='otel').status().state)\n"
     )
+
+
+def exemplar(number: int) -> Exemplar:
+    """Return an exemplar in the span of that number."""
+    return Exemplar(f"{7:032x}", f"{number:016x}", 0.25, 1_700_000_000.0)
+
+
+def spans_of(host: Host) -> dict[tuple[str, ...], list[tuple[int, int]]]:
+    """Return the spans of the exemplars in an export, by metric and attributes."""
+    return {
+        (name, *(point.attributes or {}).values()): [
+            (e.trace_id, e.span_id) for e in point.exemplars
+        ]
+        for name, metric in host.collect().items()
+        for point in metric.data.data_points
+        if getattr(point, "exemplars", None)
+    }
+
+
+def test_exemplars(host: Host, recorder: OtelRecorder) -> None:
+    """An SDK makes one exemplar for self CPU of each function, of its last span, and makes it once."""
+    recorder.record(Batch({HOT: used(8), COLD: used(4)}, exemplars={HOT: exemplar(1)}))
+    recorder.record(Batch({HOT: used(8), COLD: used(4)}, exemplars={HOT: exemplar(2)}))
+    assert {("self_seconds", "shop.cart.Cart.total", "cpu"): [(7, 2)]} == spans_of(host)
+    recorder.record(Batch({HOT: used(8)}))
+    assert {} == spans_of(host)
+
+
+def test_who_collects_is_no_exemplar(host: Host, recorder: OtelRecorder) -> None:
+    """A collection within a sampled span does not make this one an exemplar of everything."""
+    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}))
+    context = trace.SpanContext(1, 2, is_remote=False, trace_flags=trace.TraceFlags(1))
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        assert {} == spans_of(host)
+
+
+def test_exemplars_that_nobody_collects_are_bounded(recorder: OtelRecorder) -> None:
+    """Without a collection there are no more exemplars than functions."""
+    for number in range(50):
+        function, last = (
+            Function("generated", f"f{number}"),
+            Function("generated", f"f{number - 1}"),
+        )
+        heir, last_heir = (Function(OTHER, f"__retired_{n}__") for n in (number, number - 1))
+        ends = {last: heir, last_heir: heir}
+        recorder.record(
+            Batch({function: used(1)}, retired=ends, exemplars={function: exemplar(number)})
+        )
+    assert len(recorder._exemplars) <= 2

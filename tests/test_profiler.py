@@ -130,6 +130,19 @@ def test_time_spent_paused_is_not_counted(profiler: Profiler) -> None:
     assert seconds < 0.4
 
 
+def test_paused_nothing_is_missed() -> None:
+    """To be asked for figures while it rests, before the first sample or later, is no delay."""
+    with Profiler(Settings(start_paused=True)) as profiler:
+        profiler.snapshot()
+        profiler.unpause()
+        until(lambda: profiler.status().samples > 2)
+        profiler.pause()
+        missed = profiler.snapshot().missed
+        time.sleep(0.3)
+        profiler.snapshot()
+        assert missed == profiler.snapshot().missed < 1000
+
+
 @linux_only
 @pytest.mark.parametrize("paused", [True, False])
 def test_paused_there_are_no_wake_ups(

@@ -5,7 +5,7 @@ import time
 from collections.abc import ItemsView, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from ox_otel import Batch, Function, Profiler, RouteUsage, Settings, Usage, _profiler
+from ox_otel import Batch, Exemplar, Function, Profiler, RouteUsage, Settings, Usage, _profiler
 from ox_otel._heat import RETIRE_AFTER
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import valid
@@ -578,3 +578,62 @@ def test_any_name_comes_back(named: list[Function]) -> None:
     published.record(dict.fromkeys(named, used(1)))
     for found in both_formats(published):
         assert set(named) == found
+
+
+def exemplar(number: int) -> Exemplar:
+    """Return an exemplar in the span of that number."""
+    return Exemplar(f"{7:032x}", f"{number:016x}", 0.25, 1_700_000_000.5 + number)
+
+
+def exemplars_of(text: str) -> dict[Series, Any]:
+    """Return the exemplars in a text, as a reader of OpenMetrics finds them."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.exemplar
+        for family in openmetrics_parser.text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.exemplar
+    }
+
+
+def test_exemplars() -> None:
+    """In OpenMetrics self CPU comes with the last span in which the function was seen, else nothing."""
+    published = publish()
+    published.recorder.record(Batch({HOT: used(8), COLD: used(4)}, exemplars={HOT: exemplar(1)}))
+    published.recorder.record(Batch({HOT: used(8), COLD: used(4)}, exemplars={HOT: exemplar(2)}))
+    _, text = expose(OPENMETRICS, published.registry)
+    [(series, found)] = exemplars_of(text.decode()).items()
+    labels = (("function", "hot"), ("module", "shop"), ("state", "cpu"))
+    assert ("ox_profile_self_seconds_total", labels) == series
+    assert {"trace_id": f"{7:032x}", "span_id": f"{2:016x}"} == found.labels
+    assert (0.25, 1_700_000_002.5) == (found.value, float(found.timestamp))
+
+
+def test_other_formats_know_no_exemplars() -> None:
+    """In the format that has none, the text is as without."""
+    published, without = publish(), publish()
+    published.recorder.record(Batch({HOT: used(8)}, exemplars={HOT: exemplar(1)}))
+    without.record({HOT: used(8)})
+    assert expose("", without.registry) == expose("", published.registry)
+
+
+def test_an_exemplar_is_held_back_with_the_increment_it_belongs_to() -> None:
+    """A series that is shown at 0 has no exemplar yet."""
+    published = publish()
+    published.scrape()
+    published.recorder.record(Batch({HOT: used(8)}, exemplars={HOT: exemplar(1)}))
+    counts = []
+    for _ in range(2):
+        _, text = expose(OPENMETRICS, published.registry)
+        counts.append(len(exemplars_of(text.decode())))
+    assert [0, 1] == counts
+
+
+def test_an_exemplar_ends_with_its_series() -> None:
+    """The heir of a series has not run in the spans of it."""
+    published = publish()
+    heir = Function(OTHER, "__retired_1__")
+    published.recorder.record(Batch({HOT: used(8)}, exemplars={HOT: exemplar(1)}))
+    published.record({COLD: used(1)}, {HOT: heir})
+    published.scrape()
+    _, text = expose(OPENMETRICS, published.registry)
+    assert {} == exemplars_of(text.decode())

@@ -1,9 +1,11 @@
 """Pruning: within its limits, conserved, and still a tree."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ox_otel import Batch, Function, Node, Usage
+from ox_otel import Batch, Exemplar, Function, Node, Usage
 from ox_otel._pruning import Pruning
 from ox_otel.recorders import REST, TOKEN_LENGTH, inclusive
 
@@ -96,3 +98,10 @@ def test_what_had_no_place_leaves_none() -> None:
     pruned = pruning.prune(Batch({heir: ONCE}, tree={ROOT: 0, node_heir: 1}))
     assert {REST: ONCE} == pruned.functions
     assert {ROOT: 1} == pruned.tree
+
+
+def test_exemplars_of_functions_without_a_place_are_left_out() -> None:
+    """What counts for the rest has no span of its own."""
+    spans = {function(name): Exemplar("7" * 32, name * 16, 0.25, 1.0) for name in "ab"}
+    pruned = Pruning(2, 1).prune(replace(batch("ab"), exemplars=spans))
+    assert {function("a"): spans[function("a")]} == pruned.exemplars

@@ -180,28 +180,22 @@ else:
     assert (0, "1 True\n") == run(code)
 
 
-@pytest.mark.parametrize("thread", ["a greenlet", "a thread of ours"])
-def test_a_capture_lets_others_run(thread) -> None:
-    """Whoever waits for one, a greenlet or our endpoint, the loop goes on, and is captured."""
-    code = f"""
+def test_a_capture_lets_others_run() -> None:
+    """While a greenlet waits for one the loop goes on, and is captured."""
+    code = """
 from gevent import monkey; monkey.patch_all()
 import gevent, ox_otel
-from gevent._hub_local import get_hub_if_exists
-from ox_otel._native import Worker
 profiler = ox_otel.install()
 profiles, turns = [], []
-def capture():
-    profiles.append(profiler.capture(1))
-    profiles.append(get_hub_if_exists() is None)  # none is made in a thread of ours
 def turn():
-    while len(profiles) < 2: burn(0.01); turns.append(1); time.sleep(0)
-gevent.spawn(capture) if {thread == "a greenlet"} else Worker(capture, "ox_otel_http")
+    while not profiles: burn(0.01); turns.append(1); time.sleep(0)
+gevent.spawn(lambda: profiles.append(profiler.capture(1)))
 gevent.spawn(turn).join()
-names = {{str(function) for stack in profiles[0].stacks for function in stack}}
-print(len(turns) > 10, "__main__.burn" in names, profiles[1])
+names = {str(function) for stack in profiles[0].stacks for function in stack}
+print(len(turns) > 10, "__main__.burn" in names)
 ox_otel.uninstall()
 """
-    assert (0, f"True True {thread != 'a greenlet'}\n") == run(code)
+    assert (0, "True True\n") == run(code)
 
 
 ROUTES = """
@@ -241,3 +235,34 @@ greenlet.settrace(traced)
 print(len(switches) > 50)
 """
     assert (0, "True\nTrue\nTrue\nTrue\n") == run(code)
+
+
+def test_greenlets_have_their_own_spans() -> None:
+    """Of greenlets that take turns on one thread, each is seen in its own span, as in its own code."""
+    code = """
+from gevent import monkey; monkey.patch_all()
+import gevent, ox_otel
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+tracer = TracerProvider(shutdown_on_exit=False).get_tracer("tests")
+found, spans = {}, {}
+class Keeper:
+    def record(self, batch):
+        for function, exemplar in batch.exemplars.items():
+            found.setdefault(function.name, set()).add(exemplar.span_id)
+profiler = ox_otel.install(recorders=[Keeper()], interval=0.002)
+def left():
+    for _ in range(300_000): pass
+def right():
+    for _ in range(300_000): pass
+def turn(name, act):
+    with tracer.start_as_current_span(name) as span:
+        spans[name] = {trace.format_span_id(span.get_span_context().span_id)}
+        while not (found.get("left") and found.get("right")):
+            act()
+            gevent.sleep(0)
+gevent.joinall([gevent.spawn(turn, "left", left), gevent.spawn(turn, "right", right)])
+print({name: found[name] for name in spans} == spans)
+ox_otel.uninstall()
+"""
+    assert (0, "True\n") == run(code)

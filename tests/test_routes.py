@@ -739,6 +739,16 @@ def test_a_child_begins_with_nothing() -> None:
     assert ("None\n/child 1 True\n['/parent']\n", "") == (done.stdout, done.stderr)
 
 
+def test_switched_off() -> None:
+    """Where nobody wants it, nothing is counted or changed, and routes take no series."""
+    settings = ox_otel.Settings(interval=0.005, routes=False, tree="off")
+    with ox_otel.Profiler(settings) as profiler:
+        assert (328, 0, 0) == profiler.places
+        while not profiler.status().samples:
+            time.sleep(0.001)
+        assert None is _books.books()
+
+
 def test_routes_of_a_running_profiler() -> None:
     """A profiler that samples publishes routes; paused it keeps no accounts."""
     with ox_otel.Profiler(ox_otel.Settings(interval=0.005)) as profiler:

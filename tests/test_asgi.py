@@ -427,6 +427,7 @@ def test_what_answers_cost_is_published(slow: Slow, profiler: ox_otel.Profiler) 
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # as they are here
 def test_a_child_forked_while_answers_are_made(slow: Slow) -> None:
     """What its parent was at does not count as its own."""
 

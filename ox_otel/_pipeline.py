@@ -73,7 +73,7 @@ class Pipeline:
         counts: the recorder that is always there.
         captures: those that are being made.
         recent: the last minute, while somebody looks at it.
-        since: when it began to count, in seconds of Unix time.
+        since: when it began to count, on the monotonic clock.
         places: how many functions, nodes and routes have series at most.
         overhead_ratio: CPU seconds that profiling cost per second, smoothed over some batches.
         samples: samples taken.
@@ -85,7 +85,7 @@ class Pipeline:
         self.counts = CountingRecorder()
         self.captures = Captures()
         self.recent = Recent()
-        self.since = time.time()
+        self.since = time.monotonic()
         self.overhead_ratio = 0.0
         self.samples = 0
         self.flushes = 0
@@ -192,9 +192,9 @@ class Pipeline:
         stacks, seconds = self._engine.drain(), now - self._began
         gains, retired = self._ledger.settle(stacks, now)
         tree, retired_nodes = self._tree.settle(stacks, now) if self._tree else ({}, {})
-        exemplars = self._exemplars(self._engine.take_spans(), gains)
         routes, cost = self._books.settle(seconds)
         self.charge(published=cost, in_budget=cost)
+        exemplars = self._exemplars(self._engine.take_spans(), gains)
         delays, self._schedule.delays = self._schedule.delays, Delays()
         samples = delays.counts.total()
         others = self._contributions.take()

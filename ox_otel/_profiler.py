@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from ox_otel._capture import CaptureError, wait_for, window
+from ox_otel._clock import since_epoch
 from ox_otel._ending import at_end, not_at_end
 from ox_otel._fork import WAIT_SECONDS, follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
@@ -249,9 +250,9 @@ class Profiler:
         if time_of_tree == "off":
             raise CaptureError("there is no tree, as OX_OTEL_TREE has it; seconds=N captures")
         stacks = stacks_of_tree(self.snapshot(), time_of_tree)
-        since = self._pipeline.since
+        seconds = time.monotonic() - self._pipeline.since
         interval = self._sampling.schedule.stretched
-        return Profile(stacks, since, time.time() - since, interval, (time_of_tree,))
+        return Profile(stacks, since_epoch() - seconds, seconds, interval, (time_of_tree,))
 
     def recent(self, seconds: float | str) -> Profile:
         """Return what has happened in the last *seconds*, or as much of it as is kept.

@@ -7,6 +7,7 @@ from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ox_otel._clock import since_epoch
 from ox_otel.profiles import Profile
 from ox_otel.recorders import NOTHING, Stack, Usage
 
@@ -45,7 +46,7 @@ class Recent:
             self._kept = ()
         elif stacks:
             self._kept = _newest((_Kept(stacks, seconds), *self._kept), KEPT_SECONDS)
-            self._ended = time.time()
+            self._ended = since_epoch()
 
     def profile(self, seconds: float, interval: float) -> Profile:
         """Return what was used in the last *seconds*, or what is kept of them.

@@ -8,6 +8,7 @@ import hmac
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -17,7 +18,7 @@ from ox_otel._page import FILES, POLICY, content
 from ox_otel._profiler import Profiler
 from ox_otel._settings import ConfigError
 from ox_otel._status import Wish
-from ox_otel._views import View, live, view
+from ox_otel._views import live, view
 
 MAX_BODY = 4096
 """Bytes of a request's body that any route needs; a server should refuse longer ones."""
@@ -201,27 +202,19 @@ def _shared(wish: Wish, request: Request, exposure: Exposure) -> Response:
     return _status(request, exposure)
 
 
-def _profile(request: Request, exposure: Exposure) -> Response:
-    return _seen(view(request.query), request, exposure)
-
-
-def _flame_graph(request: Request, exposure: Exposure) -> Response:
-    return _seen(view(request.query, "frame"), request, exposure)
-
-
-def _pprof_cpu(request: Request, exposure: Exposure) -> Response:
-    return _seen(view(request.query, "pprof", "cpu", "30"), request, exposure)
-
-
-def _pprof_wall(request: Request, exposure: Exposure) -> Response:
-    return _seen(view(request.query, "pprof", "wall", "30"), request, exposure)
-
-
-def _seen(view: View, request: Request, exposure: Exposure) -> Response:
-    """Return what is asked for; who wants headers only does not wait for a capture."""
+def _profile(
+    request: Request,
+    exposure: Exposure,
+    *,
+    form: str | None = None,
+    time: str | None = None,
+    seconds: str | None = None,
+) -> Response:
+    """Return the profile that is asked for, where it is not given; headers alone need no capture."""
+    wanted = view(request.query, form, time, seconds)
     is_head = request.method == "HEAD"
-    body = b"" if is_head else view.make(exposure.profiler, request.gone)
-    return Response(200, {**_SECURITY, **view.headers}, body)
+    body = b"" if is_head else wanted.make(exposure.profiler, request.gone)
+    return Response(200, {**_SECURITY, **wanted.headers}, body)
 
 
 _ROUTES: Mapping[str, Mapping[str, Callable[[Request, Exposure], Response]]] = {
@@ -230,9 +223,9 @@ _ROUTES: Mapping[str, Mapping[str, Callable[[Request, Exposure], Response]]] = {
     "/metrics": {"GET": _metrics},
     "/status": {"GET": _status},
     "/profile": {"GET": _profile},
-    "/flamegraph.json": {"GET": _flame_graph},
-    "/debug/pprof/profile": {"GET": _pprof_cpu},
-    "/debug/pprof/wall": {"GET": _pprof_wall},
+    "/flamegraph.json": {"GET": partial(_profile, form="frame")},
+    "/debug/pprof/profile": {"GET": partial(_profile, form="pprof", time="cpu", seconds="30")},
+    "/debug/pprof/wall": {"GET": partial(_profile, form="pprof", time="wall", seconds="30")},
     "/pause": {"POST": _pause},
     "/unpause": {"POST": _unpause},
     "/interval": {"POST": _interval},

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ox_otel import Function, Profile, Usage
 from ox_otel._graph import MAX_FUNCTIONS, graph
+from ox_otel._tree import DEPTH
 from ox_otel.recorders import OTHER, Stack
 
 A, B, C = (Function("m", name) for name in "abc")
@@ -76,10 +77,17 @@ def test_what_is_narrow() -> None:
 
 def test_one_frame_for_all_others() -> None:
     """What the profile had no room for, and what the graph has none for, is one frame."""
-    stacks = {(Function(OTHER, OTHER),): (1.0, 2.0), (A,): (1e4, 1e4), (B,): (0.5, 0.5)}
-    assert [("total", 0, 0, 0), ("m.a", 1, 1e4, 1e4), (f"{OTHER}.{OTHER}", 1, 1.5, 2.5)] == frames(
-        graph(profile(stacks))
-    )
+    stacks = {(Function(OTHER, OTHER),): (1e3, 2e3), (A,): (1e4, 1e4), (B,): (0.5, 0.5)}
+    rest = (f"{OTHER}.{OTHER}", 1, 1000.5, 2000.5)
+    assert [("total", 0, 0, 0), ("m.a", 1, 1e4, 1e4), rest] == frames(graph(profile(stacks)))
+
+
+def test_a_deep_stack() -> None:
+    """What is deeper than the tree counts for the last function that is in it."""
+    stack = tuple(Function("m", f"f{n}") for n in range(1000))
+    shown = frames(graph(profile({stack: (1.0, 0.0)})))
+    assert 1 + DEPTH == len(shown)
+    assert (f"m.f{DEPTH - 1}", DEPTH, 1.0, 0.0) == shown[-1]
 
 
 def test_many_functions() -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ class Host:
 
     def errors(self) -> int:
         """Return how many errors the recorder has counted."""
-        return self.profiler._pipeline._errors["recorder"]
+        return self.profiler.snapshot().errors.get("recorder", 0)
 
 
 @pytest.fixture
@@ -301,17 +302,19 @@ def test_a_program_that_ends(receiver: Any) -> None:
     said, _ = run(PROGRAM.format(seconds=1.0, end=""), receiver.url)
     state, seconds = said.split("\n")[0].split()
     assert "running" == state
-    [request] = receiver.requests
-    found = stacks_of(decode(request.body))
-    assert float(seconds) - 0.002 <= sum(found.values()) / 1e9
-    assert max(found, key=lambda stack: found[stack])[:2] == ("__main__.<module>", "__main__.burn")
+    found: Counter[tuple[str, ...]] = Counter()
+    for request in receiver.requests:  # one, or two if a batch was under way
+        found.update(stacks_of(decode(request.body)))
+    assert float(seconds) - 0.002 <= found.total() / 1e9
+    [(hottest, _)] = found.most_common(1)
+    assert ("__main__.<module>", "__main__.burn") == hottest[:2]
 
 
 def test_our_thread_imports_nothing(receiver: Any) -> None:
     """A child that is forked in the middle of an import could never import that module."""
     said, _ = run(PROGRAM.format(seconds=0.3, end="ox_otel.uninstall()"), receiver.url)
     assert "[]" == said.split("\n")[1]
-    assert 1 == len(receiver.requests)
+    assert receiver.requests
 
 
 def test_a_collector_that_hangs_does_not_hold_up_the_end() -> None:

@@ -19,8 +19,8 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         self.recent = Recent()
-        clocks = SimpleNamespace(monotonic=lambda: self.now, time=lambda: 1e9 + self.now)
-        monkeypatch.setattr(module, "time", clocks)
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(module, "since_epoch", lambda: 1e9 + self.now)
 
     def ask(self, seconds: float = KEPT_SECONDS) -> Profile:
         """Ask for what was used lately."""

@@ -265,7 +265,10 @@ def test_what_the_package_never_does() -> None:
         for module in modules
         for word in words_of(ast.parse(module.read_text(encoding="utf-8")))
     }
-    allowed = {("_clock.py", "time.time")}
+    allowed = {
+        ("_clock.py", "time.time"),
+        ("_greenlets.py", "settrace"),  # greenlet's own, whose tracers are chained
+    }
     assert [] == [use for use in used - allowed if use[1] in {*FORBIDDEN, "assert"}]
     assert ("_threads.py", "f_back") in used  # the search finds what there is
     assert ("_clock.py", "Random") in used

@@ -161,6 +161,11 @@ function label(name, width) {
   return name.length * LETTER + 8 > width ? short : name;
 }
 
+function matched(frame, text) {
+  if (frame.name.toLowerCase().includes(text)) return frame.inclusive;
+  return frame.children.reduce((sum, child) => sum + matched(child, text), 0);
+}
+
 const share = (frame) =>
   `${percent(frame.inclusive, root.inclusive)} inclusive, ${percent(frame.self, root.inclusive)} self`;
 
@@ -169,10 +174,7 @@ function drawFlame() {
   const text = searched();
   let count = 0;
   let deepest = 0;
-  let matched = 0;
-  const draw = (frame, left, width, above, inMatch) => {
-    const matches = text && frame.name.toLowerCase().includes(text);
-    if (matches && !inMatch && !above) matched += frame.inclusive;
+  const draw = (frame, left, width, above) => {
     if (width < 1) return; // narrower than a pixel
     const element = bar(count++);
     element.frame = frame;
@@ -181,7 +183,7 @@ function drawFlame() {
     element.ariaLabel = `${frame.name}, ${share(frame)}`;
     element.className = [
       above && "above",
-      text && (matches ? "match" : "other"),
+      text && (frame.name.toLowerCase().includes(text) ? "match" : "other"),
       (!frame.level || LUMPED.test(frame.name)) && "lumped",
     ]
       .filter(Boolean)
@@ -194,7 +196,7 @@ function drawFlame() {
     const children = frame.children.sort((a, b) => (a.name < b.name ? -1 : 1));
     for (const child of children) {
       const part = (width * child.inclusive) / frame.inclusive;
-      draw(child, left, part, false, inMatch || matches);
+      draw(child, left, part, false);
       left += part;
     }
   };
@@ -202,11 +204,12 @@ function drawFlame() {
     const top = found(zoomed);
     zoomed = top.key;
     for (let above = top.parent; above; above = above.parent) {
-      draw(above, 0, flame.clientWidth, true, false);
+      draw(above, 0, flame.clientWidth, true);
     }
-    draw(top, 0, flame.clientWidth, false, false);
-    written(byId("found"), text ? `“${text}”: ${percent(matched, root.inclusive)}` : "");
+    draw(top, 0, flame.clientWidth, false);
   }
+  const part = root && text && percent(matched(root, text), root.inclusive);
+  written(byId("found"), part ? `“${text}”: ${part} of all` : "");
   while (flame.children.length > count) flame.lastChild.remove();
   flame.style.height = `${(deepest + 1) * ROW}px`;
   byId("out").hidden = !root || zoomed === root.key;

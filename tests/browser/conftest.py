@@ -181,8 +181,16 @@ def serve():
         rest()
 
 profiler = ox_otel.install(max_overhead=1)
-print(profiler.url, flush=True)
 threading.Thread(target=serve, daemon=True).start()
+if not profiler.url:  # an application of its own serves it, below a prefix, to whoever comes
+    from ox_otel.wsgi import app
+    from werkzeug.exceptions import NotFound
+    from werkzeug.middleware.dispatcher import DispatcherMiddleware
+    from werkzeug.serving import make_server
+    mounted = DispatcherMiddleware(NotFound(), {"/inner/profile": app(allow=lambda _: True)})
+    server = make_server("127.0.0.1", 0, mounted, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+print(profiler.url or f"http://127.0.0.1:{server.port}/inner/profile", flush=True)
 sys.stdin.readline()
 """
 
@@ -231,7 +239,7 @@ def start(browser: Browser, script: Path) -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture
-def shop() -> Iterator[str]:
+def shop(browser: Browser) -> Iterator[str]:
     """The shop of the demo under load; the address of the profiler in it."""
     ports = []
     for _ in range(2):
@@ -253,6 +261,7 @@ def shop() -> Iterator[str]:
             time.sleep(0.1)
         processes.append(subprocess.Popen([sys.executable, SHOP / "load.py", url]))
         yield profiler
+        browser.driver.get("about:blank")  # it has nothing to complain of when they end
     finally:
         for process in reversed(processes):
             process.terminate()

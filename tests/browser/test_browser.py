@@ -140,7 +140,7 @@ def test_search(page) -> None:
     page.wait(lambda: [PRICE] == page.rows())
     kinds = {bar["name"]: bar["kind"] for bar in page.bars()}
     assert ("match", "other") == (kinds[PRICE], kinds[SERVE])
-    share = float(re.search(r"“price”: ([\d.]+) %", page.text("#found"))[1])
+    share = float(re.search(r"“price”: ([\d.]+) % of all", page.text("#found"))[1])
     assert pytest.approx(page.widths()[PRICE], abs=0.05) == share / 100
     page.find("#search input").send_keys(Keys.BACKSPACE * 5 + "nowhere")
     page.wait(lambda: not page.rows())
@@ -271,6 +271,16 @@ def test_a_token_is_asked_for(browser, start) -> None:
     browser.wait(lambda: browser.find("#entry").is_displayed())
     refused = [line for line in browser.complaints() if "401 (Unauthorized)" not in line]
     assert [] == refused
+
+
+def test_below_a_prefix(browser, start) -> None:
+    """An application that mounts us anywhere has the page there, with all that it does."""
+    service = start(OX_OTEL_PORT="")
+    browser.open(service.url.rstrip("/"))
+    browser.wait(lambda: PRICE in browser.widths())
+    assert service.url == browser.driver.current_url
+    browser.click("#pause")
+    browser.wait(lambda: "paused" == browser.text("#state"))
 
 
 def test_a_process_that_goes_and_comes(browser, start) -> None:

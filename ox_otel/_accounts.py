@@ -77,6 +77,13 @@ class Account:
         self.charges += 1
         self.cpu += used
 
+    def route(self) -> str | None:
+        """Return the template of its route, None while that is not known."""
+        try:
+            return self.template()
+        except Exception:  # nothing of a framework we do not know may reach its host
+            return None
+
     def lose(self) -> None:
         """Take note that from now on nobody knows which CPU is the request's, if it goes on."""
         if self.is_open:
@@ -147,9 +154,9 @@ def meter() -> Meter:
 
 
 def measured() -> Account | None:
-    """Return the account at hand, if it is measured."""
+    """Return the account at hand, if it is measured, and the request is not over."""
     account = at_hand.get()
-    return account if account is not None and account.weight else None
+    return account if account is not None and account.weight and account.is_open else None
 
 
 def turn(its: Meter) -> None:

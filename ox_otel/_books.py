@@ -20,6 +20,9 @@ _SHARE = 0.25
 
 _MOST_WEIGHT = 1000
 
+_STEP = 0.4
+"""Of what a charge costs, a step of a coroutine that charges nobody."""
+
 
 class Route:
     """What all requests of one route have used; times in nanoseconds."""
@@ -43,6 +46,7 @@ class Books:
         self.open: dict[Account, None] = {}
         self.charges = 0
         self.requests = 0
+        self.steps = 0  # of coroutines, which were made for no request that is measured
         self._limit = limit
         self._allowed = budget * _SHARE
         self._weight = 1
@@ -65,7 +69,7 @@ class Books:
 
     def close_account(self, account: Account) -> None:
         """Count a request that is over."""
-        route = self.route(account.template())
+        route = self.route(account.route())
         self.requests += 1
         route.requests += 1
         account.is_open = False
@@ -123,7 +127,7 @@ class Books:
         accounts = list(self.open.copy())
         busy = {account.outer for account in accounts}  # with one that is within
         for account in accounts:
-            name = account.template()
+            name = account.route()
             if name is None or account.is_lost or account.is_watched:
                 continue
             cpu = account.cpu + account.running()
@@ -134,10 +138,11 @@ class Books:
         """Return what measuring cost, in seconds of CPU; measure as many requests as it may."""
         charges, self.charges = self.charges, 0
         requests, self.requests = self.requests, 0
-        if not requests and not charges:
+        steps, self.steps = self.steps, 0
+        if not requests and not charges and not steps:
             return 0.0
         turn, account = _costs()
-        cost = charges * turn + requests * account
+        cost = (charges + steps * _STEP) * turn + requests * account
         if seconds > 0:
             wanted = charges * turn * self._weight / (self._allowed * seconds)
             self._weight = min(max(ceil(wanted), 1), _MOST_WEIGHT)

@@ -63,6 +63,8 @@ class Driven(Coroutine[Any, Any, T]):
         before = its.account
         if account is not before:
             its.turn(account)
+        elif (its_books := books()) is not None:
+            its_books.steps += 1
         its.steps += 1
         try:
             awaited = step(*given)
@@ -114,10 +116,11 @@ def _errand(coroutine: Coroutine[Any, Any, Any], account: Account) -> _Errand | 
     """
     if "anyio" not in sys.modules:
         return None
-    innermost: Any = coroutine
-    while isinstance(awaited := getattr(innermost, "cr_await", None), (CoroutineType, Driven)):
-        innermost = awaited
-    if innermost.cr_code.co_name != "run_sync_in_worker_thread":
+    innermost: Any = None
+    awaited: Any = coroutine
+    while type(awaited) in (CoroutineType, Driven):  # of another kind, it would run its own code
+        innermost, awaited = awaited, awaited.cr_await
+    if innermost is None or innermost.cr_code.co_name != "run_sync_in_worker_thread":
         return None
     for variable in gc.get_referents(innermost):
         if isinstance(variable, Thread) and variable.ident is not None:

@@ -192,9 +192,9 @@ class Pipeline:
         stacks, seconds = self._engine.drain(), now - self._began
         gains, retired = self._ledger.settle(stacks, now)
         tree, retired_nodes = self._tree.settle(stacks, now) if self._tree else ({}, {})
+        exemplars = self._exemplars(self._engine.take_spans(), gains)
         routes, cost = self._books.settle(seconds)
         self.charge(published=cost, in_budget=cost)
-        exemplars = self._exemplars(self._engine.take_spans(), gains)
         delays, self._schedule.delays = self._schedule.delays, Delays()
         samples = delays.counts.total()
         others = self._contributions.take()

@@ -34,7 +34,7 @@ class Spans:
         if outer is None or not outer.is_open:
             account = begin(_unknown)
             if account is not None:
-                self._open[span.context.span_id] = account
+                self._open[_number(span)] = account
 
     def _on_ending(self, span: Any) -> None:
         """Do nothing: the SDK calls this, too."""
@@ -44,12 +44,12 @@ class Spans:
         if getattr(span.kind, "name", "") != "SERVER":
             return
         route = (span.attributes or {}).get("http.route")
-        account, at_end = self._open.pop(span.context.span_id, None), at_hand.get()
-        for one in (account or at_end,):
-            if one is not None and (account or one.template() is None):
-                one.template = lambda: route
+        account, at_end = self._open.pop(_number(span), None), at_hand.get()
         if account is None:
+            if at_end is not None and at_end.route() is None:
+                at_end.template = lambda: route
             return
+        account.template = lambda: route
         if at_end is account:
             end(account)
         else:  # in another context, which is not ours to change
@@ -67,6 +67,11 @@ def _unknown() -> None:
     return None
 
 
+def _number(span: Any) -> int:
+    number: int = span.get_span_context().span_id
+    return number
+
+
 _spans = Spans()
 _followed: WeakSet[Any] = WeakSet()
 
@@ -76,12 +81,8 @@ class SpanFollower:
 
     def record(self, batch: Batch) -> None:
         """Have the SDK's tracer provider tell of its spans, as soon as there is one."""
-        trace = sys.modules.get("opentelemetry.trace")
-        sdk = sys.modules.get("opentelemetry.sdk.trace")
-        tracing = getattr(sdk, "TracerProvider", None)  # not yet, while it is being imported
-        if trace is None or tracing is None:
-            return
-        provider = trace.get_tracer_provider()
-        if isinstance(provider, tracing) and provider not in _followed:
+        # what `get_tracer_provider` returns, which would make one if there was none
+        provider: Any = getattr(sys.modules.get("opentelemetry.trace"), "_TRACER_PROVIDER", None)
+        if hasattr(provider, "add_span_processor") and provider not in _followed:
             _followed.add(provider)
             provider.add_span_processor(_spans)

@@ -72,9 +72,8 @@ async def _answered(
     body = await _body(receive)
     if body is None or len(body) > MAX_BODY:
         return None if body is None else TOO_LARGE
-    prefix, path = scope.get("root_path", ""), scope["path"]
-    if prefix and f"{path}/".startswith(f"{prefix}/"):
-        path = path.removeprefix(prefix)
+    prefix = scope.get("root_path", "").rstrip("/")
+    path = scope["path"].removeprefix(prefix)
     query = scope["query_string"].decode("latin-1")
     request = Request(scope["method"], path, query, _headers(scope), body, trusted=trusted)
 

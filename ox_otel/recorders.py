@@ -74,6 +74,20 @@ REST = Function(OTHER, OTHER)
 """What everything counts for that has no series of its own, nor its module one."""
 
 
+class Exemplar(NamedTuple):
+    """A span of a trace in which a function was seen running, at the top of the stack.
+
+    *trace_id* (32 hexadecimal digits) and *span_id* (16) are OpenTelemetry's; the span is one that
+    is sampled. *cpu_seconds* is what the function gained in that batch, *seen_at* when it was seen,
+    in seconds since 1970.
+    """
+
+    trace_id: str
+    span_id: str
+    cpu_seconds: float
+    seen_at: float
+
+
 class RouteUsage(NamedTuple):
     """What requests of one route used; *cpu_seconds* are of all threads that worked for them.
 
@@ -91,20 +105,6 @@ class RouteUsage(NamedTuple):
             self.cpu_seconds + other.cpu_seconds,
             self.wait_seconds + other.wait_seconds,
         )
-
-
-class Exemplar(NamedTuple):
-    """A span of a trace in which a function was seen running, at the top of the stack.
-
-    *trace_id* (32 hexadecimal digits) and *span_id* (16) are OpenTelemetry's; the span is one that
-    is sampled. *cpu_seconds* is what the function gained in that batch, *seen_at* when it was seen,
-    in seconds since 1970.
-    """
-
-    trace_id: str
-    span_id: str
-    cpu_seconds: float
-    seen_at: float
 
 
 TOKEN_LENGTH = 5

@@ -145,6 +145,22 @@ def test_series_are_bounded(tmp_path: Path) -> None:
     assert ("True True\nTrue\nTrue\n", "") == run(BOUNDED, tmp_path)
 
 
+ROUTES = """
+from ox_otel import RouteUsage
+from ox_otel._multiprocess import MultiprocessRecorder
+recorder = MultiprocessRecorder(ox_otel.Profiler())
+for _ in range(2):
+    recorder.record(Batch(routes={"/a": RouteUsage(2, 1.0, 0.5), "/b": RouteUsage(1, 0.0, 0.0)}))
+print(total("route_requests_total"), total("route_requests_total", route="/a"))
+print(total("route_cpu_seconds_total", route="/a"), total("route_wait_seconds_total"))
+"""
+
+
+def test_routes_add_up(tmp_path: Path) -> None:
+    """What requests cost is in the files, too, by route."""
+    assert ("6.0 4.0\n2.0 1.0\n", "") == run(ROUTES, tmp_path)
+
+
 FULL = """
 class Disk:
     f_bavail, f_frsize = 1000, 4096

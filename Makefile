@@ -29,6 +29,9 @@ test-servers: $(wheel) ## gunicorn, uvicorn, uWSGI, Celery, pools, gevent, event
 test-frameworks: $(wheel) ## mounted in Flask, FastAPI, Starlette, Django; beside ox-profile itself
 	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/frameworks --group=frameworks \
 	  tests/frameworks --numprocesses=4
+test-otel: $(wheel) ## opentelemetry-instrument, OTLP into a receiver and VictoriaMetrics
+	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/opentelemetry --group=opentelemetry \
+	  tests/opentelemetry --numprocesses=4
 
 test-readers: $(wheel) ## profiles as `go tool pprof` reads them
 	@scripts/debian-packages golang-go
@@ -70,7 +73,7 @@ dashboards: $(venv) ## write the dashboards anew
 clean: ## remove what these targets made in this folder
 	rm -rf .venv build *.egg-info .*_cache .hypothesis
 
-.PHONY: help demo test test-all test-servers test-frameworks test-readers test-grafana \
+.PHONY: help demo test test-all test-servers test-frameworks test-otel test-readers test-grafana \
   test-browser pictures soak ticks-stress check bench dashboards clean
 
 # The environment to develop in: the package in it is this folder's own. Tests have others, see

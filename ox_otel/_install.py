@@ -142,7 +142,7 @@ def _assemble(installed: _Installed) -> None:
         return
     for choice in settings.recorders:
         quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long
-        profiler.add_recorder(_recorder(choice, profiler, settings, undo), quick=quick)
+        profiler.add_recorder(_recorder(choice, installed), quick=quick)
     profiler.add_recorder(SpanFollower(), quick=True)
     _serve(installed)
     profiler.start()
@@ -160,10 +160,9 @@ def _at_the_end(close: Callable[[], None], undo: ExitStack) -> None:
     at_end(close)
 
 
-def _recorder(
-    choice: str | Recorder, profiler: Profiler, settings: Settings, undo: ExitStack
-) -> Recorder:
+def _recorder(choice: str | Recorder, installed: _Installed) -> Recorder:
     """Return the recorder that one part of the setting `recorders` names or is."""
+    profiler, settings, undo = installed[:3]
     try:
         if choice == "prometheus":
             from ox_otel._multiprocess import MULTIPROCESS, MultiprocessRecorder
@@ -177,7 +176,11 @@ def _recorder(
         if choice == "otel":
             from ox_otel.otel import OtelRecorder
 
-            otel = OtelRecorder(profiler)
+            otel = OtelRecorder(
+                profiler,
+                file_paths=settings.file_paths,
+                beside_prometheus="prometheus" in settings.recorders,
+            )
             undo.callback(otel.close)
             return otel
         if choice == "otlp_profiles":

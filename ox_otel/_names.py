@@ -5,9 +5,11 @@ control characters, never empty, never longer than `MAX_LENGTH`.
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from types import CodeType
+from typing import Any
 from zlib import crc32
 
 from ox_otel.recorders import OTHER, REST, UNPLACED, Function, Stack
@@ -48,6 +50,25 @@ def function_called(qualified_name: object, module: object) -> Function:
     if name.startswith("__") and name in (OTHER, UNPLACED):
         name += "()"
     return Function(valid(module), name)
+
+
+def globals_of(module: object) -> dict[str, Any]:
+    """Return the namespace of a module, empty for whatever else stands in `sys.modules`."""
+    try:
+        space = object.__getattribute__(module, "__dict__")
+    except Exception:
+        return {}
+    return space if type(space) is dict else {}
+
+
+def file_of(module: str) -> str | None:
+    """Return the file that *module* has been loaded from, None where it is not known.
+
+    A path that would have to be escaped or cut to be valid is none any more.
+    """
+    path = dict.get(globals_of(sys.modules.get(module)), "__file__")
+    # another type could bring methods of the host's own
+    return path if type(path) is str and valid(path) == path else None
 
 
 class Names:

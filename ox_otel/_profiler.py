@@ -86,6 +86,11 @@ class Profiler:
         self.cancel()
 
     @property
+    def handed_over(self) -> bool:
+        """Whether the workers that this process forks are profiled in its place."""
+        return self._handed_over
+
+    @property
     def places(self) -> Places:
         """How many functions, nodes of the tree, and routes have series at most."""
         return self._pipeline.places

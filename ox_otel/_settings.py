@@ -37,6 +37,7 @@ class Arguments(TypedDict, total=False):
     include: str | Iterable[str]
     exclude: str | Iterable[str]
     tree: str
+    file_paths: bool | str
     host: str
     port: int | range | str | None
     token: str | None
@@ -122,6 +123,12 @@ class Settings:
         "cpu, wall or off",
         "time that the tree for flame graphs is of (`wall` is `cpu` and `wait`); it takes half of "
         "the series",
+    )
+    file_paths: bool = _setting(
+        False,
+        as_truth,
+        "true or false",
+        "tell OpenTelemetry the files of functions, too (`code.file.path`)",
     )
     host: str = _setting(
         "127.0.0.1", as_host, "an address or a host name", "where our own endpoint listens"

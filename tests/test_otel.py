@@ -10,7 +10,17 @@ from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 
-from ox_otel import Batch, Exemplar, Function, Profiler, RouteUsage, Settings, Usage
+from ox_otel import (
+    Batch,
+    Exemplar,
+    Function,
+    Profiler,
+    RouteUsage,
+    Settings,
+    Usage,
+    otel,
+)
+from ox_otel._metrics import METRICS
 from ox_otel._status import ERROR_KINDS
 from ox_otel.otel import MAX_FUNCTIONS, MAX_NODES, OtelRecorder
 from ox_otel.recorders import OTHER, REST, TOKEN_LENGTH, Node
@@ -282,6 +292,69 @@ def test_a_fault_in_a_collection(
     assert [] == caplog.messages
     with recorder._profiler as profiler:
         assert {"scrape": len(UNITS)} == profiler.snapshot().errors
+
+
+def test_all_metrics_of_a_collection_are_of_one_moment(
+    host: Host, recorder: OtelRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches that come while metrics are collected wait for the next collection: sums agree."""
+    recorder.record(Batch({HOT: used(8)}, samples=1))
+    status = recorder._profiler.status
+
+    def busy() -> Any:  # asked for with each metric
+        recorder.record(Batch({HOT: used(8)}, samples=1))
+        return status()
+
+    monkeypatch.setattr(recorder._profiler, "status", busy)
+    for expected in (1, 1 + len(UNITS)):
+        metrics = host.collect()
+        values = {name: list(metrics[name].data.data_points) for name in ("self_hits", "stacks")}
+        assert 8 * expected == values["self_hits"][0].value == values["stacks"][0].value
+        assert [expected] == [point.value for point in metrics["samples"].data.data_points]
+
+
+def test_a_collection_that_was_broken_off(host: Host, recorder: OtelRecorder) -> None:
+    """A collection that has not asked for all metrics is not taken up by the next one."""
+    hits, stacks = METRICS[0], METRICS[7]
+    recorder.record(Batch({HOT: used(8)}))
+    assert [8] == [observation.value for observation in recorder.observe(hits)]
+    recorder.record(Batch({HOT: used(8)}))
+    assert {(): 16} == host.values("stacks")
+    assert ("hits", "stacks") == (hits.name, stacks.name)
+
+
+def test_files_are_told_on_request(host: Host) -> None:
+    """Where file paths are asked for, a function of a module that has a file has its path."""
+    recorder = OtelRecorder(Profiler(Settings()), host.provider, file_paths=True)
+    ours = Function("ox_otel.otel", "OtelRecorder.observe")
+    recorder.record(Batch({ours: used(8), HOT: used(3), REST: used(2)}))
+    points: Any = host.collect()["seconds"].data.data_points
+    files = {
+        point.attributes["code.function.name"]: point.attributes.get("code.file.path")
+        for point in points
+    }
+    assert {str(ours): otel.__file__, str(HOT): None, str(REST): None} == files
+
+
+def test_a_file_is_looked_up_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A series keeps its attributes, whatever becomes of its module."""
+    recorder = OtelRecorder(Profiler(Settings()), host.provider, file_paths=True)
+    recorder.record(Batch({HOT: used(8)}))
+    before = host.values("hits")
+    monkeypatch.setitem(sys.modules, HOT.module, otel)
+    assert before == host.values("hits")
+
+
+def test_a_master_that_has_handed_over_observes_nothing(host: Host) -> None:
+    """What a server's master exports while it forks would break, and count in, its workers."""
+    with Profiler(Settings()) as profiler:
+        recorder = OtelRecorder(profiler, host.provider)
+        recorder.record(Batch({HOT: used(8)}))
+        assert {(str(HOT),): 8} == host.values("hits")
+        profiler.hand_over()
+        assert [] == [name for name, metric in host.collect().items() if metric.data.data_points]
+        profiler.start()
+        assert {(str(HOT),): 8} == host.values("hits")
 
 
 def test_a_collection_is_charged(

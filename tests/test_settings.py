@@ -32,6 +32,7 @@ def test_the_defaults() -> None:
         "include": (),
         "exclude": (),
         "tree": "cpu",
+        "file_paths": False,
         "host": "127.0.0.1",
         "port": None,
         "token": None,
@@ -61,6 +62,7 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("exclude", ",", ()),
     ("tree", "Wall", "wall"),
     ("tree", "off", "off"),
+    ("file_paths", "on", True),
     ("host", "::1", "::1"),
     ("host", "münchen.example", "münchen.example"),
     ("port", "0", 0),
@@ -164,6 +166,7 @@ REFUSED: dict[str, list[Any]] = {
     "include": [5, None, b"shop", [b"shop"]],
     "exclude": [5, [None]],
     "tree": ["", "wait", "on", None, True],
+    "file_paths": ["/srv", 1],
     "host": ["", "a\nb", "a..b", "x" * 70, "\u200d", 127, None],
     "port": [
         *("-1", "65536", "http", True, 80.5, 10**100, "0-5", "9-8", "5-5", "1-65536", "1-2-3", "-"),

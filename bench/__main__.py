@@ -7,11 +7,12 @@ import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from bench import batch, cost, imports, memory, scrape, truth
+from bench import batch, cost, imports, memory, scrape, ticks, truth
 from bench.profilers import PROFILERS
 
 PARTS = {
     "truth": truth.section,
+    "ticks": ticks.section,
     "cost": cost.section,
     "scrape": scrape.section,
     "memory": memory.section,

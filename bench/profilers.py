@@ -89,8 +89,8 @@ def _ox_otel(rate: float, engine: str, max_overhead: float) -> Stop:
         engine=engine,
         interval=1 / rate,
         max_overhead=max_overhead,
-        recorders=["prometheus", Keep()],
     )
+    profiler.add_recorder(Keep(), quick=True)  # without a thread of its own, which would cost
     if profiler.status().engine != engine:
         raise RuntimeError(profiler.status().reason)
     name = "ox_otel" if engine == "threads" else f"ox_otel {engine}"

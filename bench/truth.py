@@ -52,17 +52,8 @@ def measure(program: str, profiler: str, seconds: float) -> dict[str, Errors]:
 
 def errors(seen: Iterable[Seen], spent: Mapping[str, programs.Spent]) -> Errors:
     """Compare shares of self time as *seen* with those that were *spent*."""
-    # the last part of a name: not every profiler knows qualified ones
-    true = {_short(name): value for name, value in spent.items()}
-    cpu: dict[str, float] = defaultdict(float)
-    wall: dict[str, float] = defaultdict(float)
-    for names, cpu_weight, wall_weight in seen:
-        stack = [_short(name) for name in names]
-        name = programs.owner(stack, true)
-        if name is not None:  # else a thread that is not the program's
-            name = UNPLACED if stack[-1] == UNPLACED else name
-            cpu[name] += cpu_weight
-            wall[name] += wall_weight
+    true = by_short_name(spent)
+    cpu, wall = weights(seen, true)
     true_cpu = _points({name: value.self_cpu for name, value in true.items()})
     true_wall = _points({name: value.self_wall for name, value in true.items()})
     found_cpu, found_wall = _points(cpu), _points(wall)
@@ -74,6 +65,27 @@ def errors(seen: Iterable[Seen], spent: Mapping[str, programs.Spent]) -> Errors:
         unplaced=found_cpu.get(UNPLACED, 0.0),
         functions=functions,
     )
+
+
+def by_short_name(spent: Mapping[str, programs.Spent]) -> dict[str, programs.Spent]:
+    """Return *spent* by the last part of each name: not every profiler knows qualified ones."""
+    return {_short(name): value for name, value in spent.items()}
+
+
+def weights(
+    seen: Iterable[Seen], true: Mapping[str, programs.Spent]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return what stacks weigh, of CPU and of elapsed time, by the function that they count for."""
+    cpu: dict[str, float] = defaultdict(float)
+    wall: dict[str, float] = defaultdict(float)
+    for names, cpu_weight, wall_weight in seen:
+        stack = [_short(name) for name in names]
+        name = programs.owner(stack, true)
+        if name is not None:  # else a thread that is not the program's
+            name = UNPLACED if stack[-1] == UNPLACED else name
+            cpu[name] += cpu_weight
+            wall[name] += wall_weight
+    return cpu, wall
 
 
 def _short(name: str) -> str:

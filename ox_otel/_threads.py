@@ -21,7 +21,7 @@ from ox_otel._names import Names
 from ox_otel._native import get_ident, own_idents
 from ox_otel._placement import TOO_LONG, Placement, is_interruptible
 from ox_otel._spans import Span, span_of
-from ox_otel._tallies import Tallies
+from ox_otel._tallies import Tallies, Tally
 from ox_otel.recorders import Function, Stack, Usage
 
 LOOKING = 1_000_000
@@ -130,9 +130,7 @@ class Threads:
         if len(self._names.known) > MAX_CODES:
             self._forget()
         self._away = {ident: one for ident, one in self._away.items() if _read_clock(one)}
-        # nobody's clock goes unread for longer than from one batch to the next
-        self._moving = set()
-        self._explained = NEVER
+        self._recheck()
         return stacks
 
     def take_spans(self) -> dict[Function, Span]:
@@ -162,6 +160,11 @@ class Threads:
             thread.seen = False
             thread.running = False
         self._others = NEVER
+
+    def _recheck(self) -> None:
+        """Have the next sample read all clocks: none goes unread from one batch to the next."""
+        self._moving = set()
+        self._explained = NEVER
 
     def _part(self, idents: AbstractSet[int]) -> None:
         """Part with threads that are not among *idents*; have new ones asked whether they moved."""
@@ -273,7 +276,7 @@ class Threads:
         if running and look.span is not None:
             self._spans[tally.stack[-1]] = look.span
         tally.hits += 1
-        tally.wait += elapsed - used
+        self._count_wait(thread, tally, elapsed - used)
         # not the clock: what it seems to have run ahead of the time counts next time
         thread.counted += used
         thread.counted_at = self._now
@@ -292,6 +295,10 @@ class Threads:
             thread.tally.cpu += used
         elif used:
             self._tallies.unplaced(thread.ids or look.ids, look.ids).cpu += used
+
+    def _count_wait(self, _thread: Thread, tally: Tally, waited: int) -> None:
+        """Count the time that a thread waited since the last look at it where it stands now."""
+        tally.wait += waited
 
     def _walk(self, frame: FrameType | None) -> tuple[int, ...]:
         """Return the ids of the code objects on a stack, leaf first."""

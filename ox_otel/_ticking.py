@@ -7,17 +7,20 @@ All else, hits and waiting, comes from samples, of which a few a second will do.
 
 import random
 import signal
+import time
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 
 from ox_otel import _ticks
 from ox_otel._fork import follow_forks
 from ox_otel._interpreter import blocks_signal
-from ox_otel._looks import Look, Thread
+from ox_otel._looks import Look, Site, Thread
 from ox_otel._names import Names
+from ox_otel._spans import is_traced
 from ox_otel._strangers import Strangers
 from ox_otel._tallies import Ids, Tally
-from ox_otel._threads import Threads
+from ox_otel._threads import UNNOTICED, Threads, _cpu_of_others, _read_clock
+from ox_otel._tickers import Ticker, place_core_waits
 from ox_otel.recorders import Stack, Usage
 
 PACE = 5
@@ -28,6 +31,17 @@ TICKS_AN_INTERVAL = 2
 
 PATIENCE = 5
 """Periods of CPU without a tick after which a thread's CPU is given up as not to be placed."""
+
+CHECKED = 5
+"""Batches until all clocks are read, if what the process used gives no reason to."""
+
+GLANCE = 50
+"""Threads at most that a sample looks at without a list of all."""
+
+SPAN_PACE = 5
+"""Samples from one to the next with a list of all, where somebody traces."""
+
+NO_SITE: Site = (0, 0)  # it is known who used CPU, whether it was seen running or not
 
 
 _owner: "Ticks | None" = None
@@ -40,19 +54,6 @@ def _after_fork() -> None:
 
 
 follow_forks(_after_fork)
-
-
-class Account:
-    """The CPU of one thread that ticks; nanoseconds."""
-
-    __slots__ = ("due", "handle", "ids", "thread", "ticks")
-
-    def __init__(self, thread: Thread, handle: int) -> None:
-        self.thread = thread
-        self.handle = handle
-        self.due = 0  # what its clock has counted and no tick stands for yet
-        self.ticks = 0  # since the last drain
-        self.ids: Ids = thread.ids  # where it ticked last
 
 
 class Ticks(Threads):
@@ -76,9 +77,11 @@ class Ticks(Threads):
         self._interval = interval
         self._period = 0
         self._strangers = Strangers(names)
-        self._accounts: dict[int, Account] = {}  # by ident
-        self._by_handle: dict[int, Account] = {}
+        self._tickers: dict[int, Ticker] = {}  # by ident
+        self._by_handle: dict[int, Ticker] = {}
         self._deaf: set[Thread] = set()
+        self._batches = 0  # since all clocks were read because it was time
+        self._batch_at = 0
 
     def sample(self, delay: float) -> bool:
         """Look at every thread once, as `Threads` does; take the ticks since the last sample."""
@@ -87,23 +90,64 @@ class Ticks(Threads):
         if self.reason:
             return super().sample(delay)
         self._set_period(round(1e9 * self._interval() / TICKS_AN_INTERVAL))
-        moved = super().sample(delay)
+        moved = self._glance()
+        if moved is None:
+            moved = super().sample(delay)
+            self._arm(ident for ident in self._moving if ident in self._threads)
         self._take()
-        self._arm(ident for ident in self._moving if ident in self._threads)
         self._strangers.introduce()
         return moved
+
+    def _glance(self) -> bool | None:
+        """Take a sample of the threads that moved lately; return whether any has moved since.
+
+        Returns None, and has done nothing, where that would not do: somebody has used CPU that
+        these have not, or one of them does not tick, or no longer, or runs code that is not known
+        yet: to see its module takes a frame, and so does it, now and then, to see whose span it is in.
+        """
+        if len(self._moving) > GLANCE or (is_traced() and not self._samples % SPAN_PACE):
+            return None
+        now = time.monotonic_ns()
+        moved: list[tuple[Thread, int, Ids]] = []
+        explained = self._explained
+        for ident in self._moving:
+            ticker = self._tickers.get(ident)
+            cpu = _read_clock(ticker.thread) if ticker else 0
+            if not ticker or not cpu:
+                return None
+            thread = ticker.thread
+            if cpu != thread.cpu or not thread.seen:
+                stack = _ticks.look(ticker.handle) or ()
+                ids = tuple([frame for frame in stack if isinstance(frame, int)])
+                if not ids or len(ids) < len(stack):
+                    return None
+                explained += cpu - thread.cpu
+                moved.append((thread, cpu, ids[: self._max_depth]))
+        if (others := _cpu_of_others()) - explained >= UNNOTICED:
+            return None
+        self._now, self._others = now, others
+        self._samples += 1
+        for thread, cpu, ids in moved:
+            self._count_parked(thread, self._samples - 1, self._previous)
+            self._read(thread, cpu)
+            used = max(cpu - thread.counted, 0)
+            self._count(
+                Look(thread, used, ids, NO_SITE, interrupted=False, span=None), running=False
+            )
+        self._previous = now
+        return bool(moved)
 
     def drain(self) -> dict[Stack, Usage]:
         """Return what each stack used since the last drain."""
         self._take()
-        for account in list(self._accounts.values()):
-            if account.due > PATIENCE * self._period:
-                if not account.ticks:
-                    self._deaf.add(account.thread)
-                    self._disarm(account)
+        for ticker in list(self._tickers.values()):
+            if ticker.due > PATIENCE * self._period:
+                if not ticker.ticks:
+                    self._deaf.add(ticker.thread)
+                    self._disarm(ticker)
                 else:
-                    self._give_up(account)
-            account.ticks = 0
+                    self._give_up(ticker)
+        place_core_waits(self._tickers.values())
         return super().drain()
 
     def cost(self) -> float:
@@ -130,8 +174,8 @@ class Ticks(Threads):
     def _stand_back(self, reason: str) -> None:
         """Leave all threads to the portable engine, for *reason*."""
         global _owner  # noqa: PLW0603
-        for account in list(self._accounts.values()):
-            self._disarm(account)
+        for ticker in list(self._tickers.values()):
+            self._disarm(ticker)
         self.reason = reason
         self.name, self.pace = Threads.name, Threads.pace
         if _owner is self:
@@ -143,15 +187,15 @@ class Ticks(Threads):
     def _set_period(self, period: int) -> None:
         """Have each thread tick every *period* from now on, if that differs much."""
         if not 0.8 < self._period / period < 1.25:
-            for account in list(self._accounts.values()):
-                self._disarm(account)
+            for ticker in list(self._tickers.values()):
+                self._disarm(ticker)
             self._period = period
 
     def _arm(self, idents: Iterable[int]) -> None:
         """Give a timer to those of the threads that need one."""
         for ident in idents:
             thread = self._threads[ident]
-            if ident in self._accounts or thread.clock is None or thread in self._deaf:
+            if ident in self._tickers or thread.clock is None or thread in self._deaf:
                 continue
             native_id = ~(thread.clock >> 3)
             if blocks_signal(native_id, signal.SIGURG):
@@ -165,66 +209,82 @@ class Ticks(Threads):
             except OSError:
                 self._on_error("timer")
                 continue
-            account = Account(thread, handle)
-            self._accounts[ident] = self._by_handle[handle] = account
+            ticker = Ticker(thread, handle)
+            self._tickers[ident] = self._by_handle[handle] = ticker
 
-    def _disarm(self, account: Account) -> None:
+    def _disarm(self, ticker: Ticker) -> None:
         """End the ticks of a thread; what is due is not to be placed."""
-        _ticks.disarm(account.handle)
-        self._give_up(account)
-        del self._by_handle[account.handle]
-        del self._accounts[account.thread.ident]
+        _ticks.disarm(ticker.handle)
+        self._give_up(ticker)
+        del self._by_handle[ticker.handle]
+        del self._tickers[ticker.thread.ident]
 
-    def _give_up(self, account: Account) -> None:
-        self._unplaced(account).cpu += max(account.due, 0)
-        account.due = 0
+    def _give_up(self, ticker: Ticker) -> None:
+        self._unplaced(ticker).cpu += max(ticker.due, 0)
+        ticker.due = 0
 
-    def _unplaced(self, account: Account) -> Tally:
-        return self._tallies.unplaced(account.ids, account.ids)
+    def _unplaced(self, ticker: Ticker) -> Tally:
+        return self._tallies.unplaced(ticker.ids, ticker.ids)
 
     def _take(self) -> None:
         """Count the ticks since the last time."""
         for handle, weight, stack in _ticks.drain():
-            account = self._by_handle.get(handle)
-            if account is None:
+            ticker = self._by_handle.get(handle)
+            if ticker is None:
                 continue  # late
             if stack is None:
                 self._on_error("torn")
-                tally = self._unplaced(account)
+                tally = self._unplaced(ticker)
             elif not stack:
                 tally = self._tallies.unplaced((), ())
             else:
-                account.ids = tuple(
+                ticker.ids = tuple(
                     [
                         frame if isinstance(frame, int) else self._strangers.id_of(frame)
                         for frame in stack[: self._max_depth]
                     ]
                 )
-                tally = self._tallies.of(account.ids)
-            tally.cpu += weight * self._period
-            account.due -= weight * self._period
-            account.ticks += weight
+                tally = self._tallies.of(ticker.ids)
+            ticker.tick(tally, weight, weight * self._period)
 
     def _place(self, look: Look, used: int, *, running: bool) -> None:
         """Count the CPU of a thread that ticks as due, that of others as the portable engine does."""
-        account = self._accounts.get(look.thread.ident)
-        if account is None:
+        ticker = self._tickers.get(look.thread.ident)
+        if ticker is None:
             super()._place(look, used, running=running)
         else:
-            account.due += used
+            ticker.due += used
+
+    def _count_wait(self, thread: Thread, tally: Tally, waited: int) -> None:
+        """Count waiting of a thread that ticks so that it can be placed anew when more is known."""
+        ticker = self._tickers.get(thread.ident)
+        if ticker is None:
+            super()._count_wait(thread, tally, waited)
+        else:
+            ticker.wait(tally, waited)
+
+    def _recheck(self) -> None:
+        """Have all clocks read after some batches; until then ask those first that moved lately."""
+        if self._batches % CHECKED == 0:
+            super()._recheck()
+        else:
+            threads, since = self._threads, self._batch_at
+            self._moving = {i for i in self._moving if i in threads and threads[i].read_at > since}
+        self._batches += 1
+        self._batch_at = time.monotonic_ns()
 
     def _part(self, idents: AbstractSet[int]) -> None:
         """Part with threads that have ended, once their last ticks are counted."""
-        if ended := self._accounts.keys() - idents:
+        if ended := self._tickers.keys() - idents:
             self._take()
             for ident in ended:
-                self._disarm(self._accounts[ident])
+                self._disarm(self._tickers[ident])
         super()._part(idents)
 
     def _meet(self, ident: int) -> Thread:
         """Make the acquaintance of a new thread, which may have the ident of one that has ended."""
-        if ident in self._accounts:
-            self._disarm(self._accounts[ident])
+        if ident in self._tickers:
+            self._disarm(self._tickers[ident])
         return super()._meet(ident)
 
     def _forget(self) -> None:
@@ -232,6 +292,7 @@ class Ticks(Threads):
         if _owner is self:
             _ticks.forget()
         self._strangers.forget()
-        for account in self._accounts.values():
-            account.ids = ()
+        for ticker in self._tickers.values():
+            ticker.ids = ()
+        self._batches = 0
         super()._forget()

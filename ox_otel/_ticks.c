@@ -129,6 +129,7 @@ enum { FREE, BUSY, FULL };
 typedef struct {
     _Atomic uintptr_t state; /* the PyThreadState, 0: nobody is armed here */
     _Atomic unsigned epoch;
+    unsigned long thread; /* its ident */
     timer_t timer;
 } Place;
 
@@ -508,6 +509,7 @@ static PyObject *arm(PyObject *module, PyObject *args) {
     if (timer_create((clockid_t)(~(unsigned)native_id << 3 | 6), &event, &place->timer) != 0) {
         return PyErr_SetFromErrno(PyExc_OSError);
     }
+    place->thread = ident;
     atomic_store(&place->epoch, epoch);
     atomic_store(&place->state, (uintptr_t)state);
     struct itimerspec times = {.it_value = as_time(first), .it_interval = as_time(period)};
@@ -521,20 +523,24 @@ static PyObject *arm(PyObject *module, PyObject *args) {
     return PyLong_FromLong(handle);
 }
 
+/* Return the place of the thread that a handle is for, NULL if it is armed no more or an error. */
+static Place *place_of(PyObject *arg) {
+    long handle = PyLong_AsLong(arg);
+    Place *place = &places[handle & (THREADS - 1)];
+    int is_its = atomic_load(&place->state) && (unsigned long)handle / THREADS == place->epoch;
+    return is_its ? place : NULL;
+}
+
 PyDoc_STRVAR(disarm_doc, "disarm(handle) -> None\n\n"
 "End the ticks of a thread, dead or alive.");
 
 static PyObject *disarm(PyObject *module, PyObject *arg) {
-    long handle = PyLong_AsLong(arg);
-    if (handle == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    Place *place = &places[handle & (THREADS - 1)];
-    if (atomic_load(&place->state) && (unsigned long)handle / THREADS == place->epoch) {
+    Place *place = place_of(arg);
+    if (place) {
         atomic_store(&place->state, 0);
         timer_delete(place->timer);
     }
-    Py_RETURN_NONE;
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
 PyDoc_STRVAR(know_doc, "know(addresses) -> None\n\n"
@@ -674,6 +680,23 @@ static PyObject *walk(PyObject *module, PyObject *args) {
     return stack;
 }
 
+PyDoc_STRVAR(look_doc, "look(handle) -> tuple | None\n\n"
+"Return where a thread that is armed stands now, as `drain` would; None if that cannot be read.\n"
+"It stands still as long as the caller has the GIL.");
+
+static PyObject *look(PyObject *module, PyObject *arg) {
+    Place *place = place_of(arg);
+    uintptr_t state = place ? atomic_load(&place->state) : 0;
+    int number = state ? claim_cell(FREE, 0) : CELLS;
+    if (number == CELLS) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    }
+    read_stack(&cells[number], state, place->thread);
+    PyObject *stack = stack_of(&cells[number]);
+    atomic_store(&states[number], FREE);
+    return stack;
+}
+
 /* A child has no timers, whatever this table says, and its timers to come would bear the same
    numbers; what was being written down in another thread is never finished. Nor does anybody hold
    the known code objects for us there. */
@@ -699,6 +722,7 @@ static PyMethodDef functions[] = {
     {"know", know, METH_O, know_doc},
     {"forget", forget, METH_NOARGS, forget_doc},
     {"drain", drain, METH_NOARGS, drain_doc},
+    {"look", look, METH_O, look_doc},
     {"cost", cost, METH_NOARGS, cost_doc},
     {"walk", walk, METH_VARARGS, walk_doc},
     {NULL, NULL, 0, NULL},

@@ -85,6 +85,8 @@ def test_a_capture_holds_what_happened_in_its_window(
 ) -> None:
     """Who is at work meanwhile is in it; who was before is not; the window is told."""
     earlier(0.3)
+    samples = profiler.status().samples
+    until(lambda: profiler.status().samples > samples + 5)  # what one saw last is in the window
     done: list[object] = []
     captured = pool.submit(profiler.capture, 0.5)
     captured.add_done_callback(done.append)

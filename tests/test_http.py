@@ -367,8 +367,10 @@ def test_no_answer_holds_what_is_the_hosts_alone(
     local = "a secret of a local variable"
     time.sleep(0.1)  # to be seen here
     for answer in all_answers(exposure):
+        is_packed = answer.body.startswith(b"\x1f\x8b")
+        shown = gzip.decompress(answer.body) if is_packed else answer.body
         for secret in (SECRET, "of-an-argument", local, TOKEN, os.getcwd(), __file__, sys.prefix):
-            assert secret.encode() not in answer.body
+            assert secret.encode() not in shown
 
 
 def test_the_page(exposure: Exposure) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ox_otel._engines import PROVEN
 from ox_otel._metrics import METRICS
 from ox_otel._settings import table
 
@@ -38,6 +39,14 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
     found = re.search(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", README, re.DOTALL)
 
     assert table() == found[1]
+
+
+def test_the_versions_on_which_ticks_are_proven_are_those_of_the_code() -> None:
+    """What the README says that `auto` takes is what it takes."""
+    found = re.search(r"<!-- proven -->(.*?)<!-- /proven -->", README)
+    proven = [f"{major}.{minor}" for major, minor in PROVEN]
+
+    assert (", ".join(proven) or "(none as yet)") == found[1]
 
 
 def test_the_table_of_metrics_names_them_all() -> None:

@@ -7,7 +7,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from io import FileIO
+from itertools import count
+from types import FrameType
+from typing import Any, Self
 
 import pytest
 
@@ -17,6 +21,7 @@ if sys.platform != "linux":
 import ox_otel
 from ox_otel import _engines, _ticking, _ticks
 from ox_otel._clock import Schedule
+from ox_otel._interpreter import frames_of_threads
 from ox_otel._names import Names
 from ox_otel._pipeline import Pipeline
 from ox_otel._settings import Settings
@@ -163,6 +168,208 @@ def test_time_is_cpu_or_wait(engine: Engine) -> None:
 
     # what no tick stands for yet is given up as unplaced when it is more than five periods
     assert elapsed == pytest.approx(used.cpu_seconds + used.wait_seconds, abs=0.05)
+
+
+class Walker:
+    """A thread that burns some CPU before it waits, at one of two places in turn."""
+
+    def __init__(self, burnt: float = 0.002) -> None:
+        self._go, self._there = threading.Semaphore(0), threading.Semaphore(0)
+        self._over = False
+        self._burnt = burnt
+        self._thread = threading.Thread(target=self.walk)
+
+    def walk(self) -> None:
+        """Wait here and there until the end."""
+        while not self._over:
+            self.here()
+            self.there()
+
+    def here(self) -> None:
+        """Wait, for the first time or again."""
+        self._pause()
+
+    def there(self) -> None:
+        """Wait at another place."""
+        self._pause()
+
+    def _pause(self) -> None:
+        burn(self._burnt)
+        self._there.release()
+        self._go.acquire()
+
+    def step(self) -> None:
+        """Have it go on to the next place, and return when it waits there."""
+        self._go.release()
+        self._there.acquire()
+        blocked(self._thread)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._there.acquire()
+        blocked(self._thread)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over = True
+        self._go.release(2)
+        self._thread.join()
+
+
+def blocked(thread: threading.Thread) -> None:
+    """Return when *thread* uses no CPU any more."""
+    clock, before = ~thread.native_id << 3 | 6, -1  # type: ignore[operator]
+    while before != (before := time.clock_gettime_ns(clock)):
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def listings(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Return a list that grows with each list of the frames of all threads that is made."""
+    made: list[None] = []
+
+    def frames() -> AbstractContextManager[dict[int, FrameType]]:
+        made.append(None)
+        return frames_of_threads()
+
+    monkeypatch.setattr("ox_otel._threads.frames_of_threads", frames)
+    return made
+
+
+def test_whoever_ticks_is_seen_where_it_stands_without_a_list_of_all(
+    engine: Engine, listings: list[None]
+) -> None:
+    """Each sample sees it at its present place; what it waits there is counted there."""
+    with Walker() as walker:
+        engine.sample(0.0)
+        engine.drain()
+        walker.step()
+        engine.sample(0.0)
+        before = len(listings)
+        for _ in range(10):
+            walker.step()
+            engine.sample(0.0)
+            time.sleep(0.01)
+        engine.sample(0.0)
+        made = len(listings) - before
+        stacks = engine.drain()
+
+    here, there = named(stacks, "here"), named(stacks, "there")
+    assert (5, 7) == (here.hits, there.hits)
+    assert min(here.wait_seconds, there.wait_seconds) > 0.05
+    assert 0 == made
+
+
+def test_more_threads_than_a_glance_can_hold_are_listed(
+    engine: Engine, listings: list[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To look at many takes the time limit that the portable engine has."""
+    monkeypatch.setattr(_ticking, "GLANCE", 0)
+    with Walker() as walker:
+        engine.sample(0.0)
+        walker.step()
+        engine.sample(0.0)
+
+    assert 2 == len(listings)
+
+
+@pytest.mark.parametrize("seen", [None, ()])
+def test_a_thread_that_cannot_be_looked_at_alone_is_listed(
+    engine: Engine, listings: list[None], monkeypatch: pytest.MonkeyPatch, seen: object
+) -> None:
+    """One that has no frames at present, or whose memory is another's."""
+    with Walker() as walker:
+        engine.sample(0.0)
+        engine.drain()
+        walker.step()
+        engine.sample(0.0)
+        monkeypatch.setattr(_ticks, "look", lambda _: seen)
+        walker.step()
+        engine.sample(0.0)
+        stacks = engine.drain()
+
+    assert (1, 1) == (named(stacks, "here").hits, named(stacks, "there").hits)
+    assert 3 == len(listings)
+
+
+def test_code_made_of_a_string_has_its_module_as_soon_as_a_sample_sees_it(engine: Engine) -> None:
+    """A tick sees its name only."""
+    with Walker() as walker:
+        engine.sample(0.0)
+        engine.drain()
+        walker.step()
+        engine.sample(0.0)
+        space: dict[str, Any] = {"__name__": "made", "wait": walker.here}
+        exec("def here(): wait()", space)  # noqa: S102
+        walker.here = space["here"]  # type: ignore[method-assign]
+        walker.step()
+        engine.sample(0.0)
+        stacks = engine.drain()
+
+    assert Function("made", "here") in {function for stack in stacks for function in stack}
+
+
+def test_who_moves_at_hardly_any_cost_is_seen_some_batches_later(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a thread uses may stay unnoticed until all clocks are read, and no longer."""
+    with Walker() as walker:
+        engine.sample(0.0)
+        engine.drain()
+        walker.step()
+        for _ in range(2):  # in the second of these it has stood still
+            engine.sample(0.0)
+            engine.drain()
+        walker.step()
+        # it seems that those who have moved lately account for all that was used
+        monkeypatch.setattr(_ticking, "_cpu_of_others", lambda: max(engine._explained, 0))
+        stacks: dict[Stack, Usage] = {}
+        for _ in range(_ticking.CHECKED + 1):
+            engine.sample(0.0)
+            stacks |= engine.drain()
+
+    assert named(stacks, "here").hits > 0
+
+
+def test_waiting_for_a_core_is_counted_where_cpu_is_used(engine: Engine) -> None:
+    """And not at the call after it, where the sampler gets the GIL at last."""
+    core = min(os.sched_getaffinity(0))
+    rival = subprocess.Popen(
+        [sys.executable, "-c", f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"]
+    )
+
+    def work() -> None:
+        os.sched_setaffinity(0, {core})
+        with open(os.devnull, "wb", buffering=0) as file:
+            while not over:
+                burn(0.002)
+                call(file)
+
+    def call(file: FileIO) -> None:
+        file.write(b".")
+
+    over: list[None] = []
+    waits = 0.0, 0.0
+    deadline = time.monotonic() + 60
+    try:
+        with threads(work):
+            for batch in count():
+                for _ in range(10):
+                    time.sleep(0.03)
+                    engine.sample(0.0)
+                stacks = engine.drain()
+                if batch > 1:  # in the first one it is not known yet how much was before
+                    found = named(stacks, "burn").wait_seconds, named(stacks, "call").wait_seconds
+                    waits = waits[0] + found[0], waits[1] + found[1]
+                if sum(waits) > 0.5 or time.monotonic() > deadline:
+                    break
+            over.append(None)
+    finally:
+        rival.kill()
+        rival.wait()
+
+    assert waits[0] > 0.35
+    assert waits[1] < 0.25 * sum(waits)
 
 
 def test_generated_code_has_its_true_name(engine: Engine) -> None:
@@ -333,7 +540,7 @@ def test_threads_that_come_and_go_leave_no_timer(engine: Engine) -> None:
     engine.sample(0.0)
 
     assert timers() <= 3
-    assert len(engine._accounts) == timers()
+    assert len(engine._tickers) == timers()
 
 
 def test_code_is_not_held_for_ever(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,6 +552,26 @@ def test_code_is_not_held_for_ever(engine: Engine, monkeypatch: pytest.MonkeyPat
     assert seen is not None
     assert not any(isinstance(frame, int) for frame in seen)
     assert not engine._names.known
+
+
+def test_whoever_waits_is_looked_at_anew_once_names_are_forgotten(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time goes on to be counted in the very next batch."""
+    with Walker() as walker:
+        engine.sample(0.0)
+        engine.drain()
+        walker.step()
+        for _ in range(2):  # in the second of these it has stood still
+            engine.sample(0.0)
+            engine.drain()
+        monkeypatch.setattr("ox_otel._threads.MAX_CODES", 0)
+        engine.sample(0.0)
+        engine.drain()
+        engine.sample(0.0)
+        used = named(engine.drain(), "there")
+
+    assert 1 == used.hits
 
 
 def test_the_default_is_the_proven_engine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -515,6 +515,45 @@ def test_a_stale_handle_disarms_nobody() -> None:
     assert {second} == {handle for handle, _, _ in _ticks.drain()}
 
 
+def test_a_thread_that_waits_is_seen_where_it_stands() -> None:
+    """As a tick would see it, but only while it is armed, and by its own handle."""
+    ready, go = threading.Event(), threading.Event()
+
+    def stand() -> None:
+        ready.set()
+        go.wait()
+
+    thread = threading.Thread(target=stand)
+    thread.start()
+    ready.wait()
+    assert thread.native_id is not None
+    first = _ticks.arm(thread.ident, thread.native_id, NEVER, NEVER)
+    _ticks.disarm(first)
+    none = _ticks.look(first)
+    second = _ticks.arm(thread.ident, thread.native_id, NEVER, NEVER)
+    stale, seen = _ticks.look(first), _ticks.look(second)
+    go.set()
+    thread.join()
+    gone = _ticks.look(second)
+    _ticks.disarm(second)
+
+    assert (None, None) == (none, stale)
+    assert seen is not None
+    assert stand.__qualname__ in [frame[1] for frame in seen if isinstance(frame, tuple)]
+    assert gone in (None, ())
+
+
+def test_there_is_room_to_look_after_a_thousand_looks() -> None:
+    """A look leaves nothing behind, whatever came of it."""
+    handle = unhurried()
+    seen = [_ticks.look(handle) for _ in range(1000)]
+    _ticks.disarm(handle)
+    _ticks.release()
+
+    assert None not in seen
+    assert [] == _ticks.drain()
+
+
 def test_the_signal_of_others_is_not_taken() -> None:
     """Neither our own, nor where another profiler uses SIGPROF."""
     free = _ticks.taken()

@@ -166,8 +166,9 @@ function matched(frame, text) {
   return frame.children.reduce((sum, child) => sum + matched(child, text), 0);
 }
 
-const share = (frame) =>
-  `${percent(frame.inclusive, root.inclusive)} inclusive, ${percent(frame.self, root.inclusive)} self`;
+function share({ inclusive, self }) {
+  return `${percent(inclusive, root.inclusive)} inclusive, ${percent(self, root.inclusive)} self`;
+}
 
 function drawFlame() {
   root = tree(chosen("time"));
@@ -225,7 +226,11 @@ function drawnAt(key) {
 function focusFrame(key = focused) {
   const element = drawnAt(key) ?? drawnAt(zoomed);
   for (const one of flame.children) one.ariaSelected = one === element;
-  if (!element) return flame.removeAttribute("aria-activedescendant");
+  if (!element) {
+    flame.removeAttribute("aria-activedescendant");
+    byId("details").replaceChildren();
+    return;
+  }
   focused = element.frame.key;
   flame.setAttribute("aria-activedescendant", element.id);
   describe(element.frame);
@@ -407,7 +412,8 @@ async function download({ value }) {
   try {
     const answer = await ask(`profile?${query}`);
     const link = document.createElement("a");
-    link.download = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition"))?.[1] ?? value;
+    const names = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition"));
+    link.download = names?.[1] ?? value;
     link.href = URL.createObjectURL(await answer.blob());
     link.click();
     URL.revokeObjectURL(link.href);

@@ -189,6 +189,7 @@ def test_other_windows(page) -> None:
     page.wait(lambda: PRICE in page.widths())
     choose(page, "time", "wait")
     page.wait(lambda: [] == page.bars())
+    assert "" == page.text("#details")
     assert "since the start, there is a tree of cpu alone" == page.run(
         "return document.getElementById('flame').dataset.empty"
     )

@@ -436,6 +436,24 @@ def test_a_global_provider_that_was_set_before() -> None:
     )
 
 
+SETTINGS = """
+metrics.set_meter_provider(provider)
+scraped = {"__name__": "opentelemetry.exporter.prometheus", "reader": reader}
+exec("def collect(): return reader.get_metrics_data()", scraped)
+for recorders in ("otel", "prometheus,otel"):
+    profiler = ox_otel.install(recorders=recorders, file_paths=recorders == "otel", interval=0.005)
+    while not profiler.query("ox_otel.*").total: pass
+    text = reader.get_metrics_data().to_json()
+    print("code.file.path" in text, "ox_profile.hits" in str(scraped["collect"]()))
+    ox_otel.uninstall()
+"""
+
+
+def test_it_is_told_what_it_needs_of_the_settings() -> None:
+    """Files are told where that is set; the reader for prometheus_client gets what it lacks there."""
+    assert ["True True", "False False"] == run(GLOBAL + SETTINGS)
+
+
 def test_without_an_sdk() -> None:
     """With the API alone the recorder publishes nowhere, and harms nothing."""
     assert ["running"] == run(

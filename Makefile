@@ -10,7 +10,7 @@ servers = prometheus victoria-metrics
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' Makefile
 
-demo: .venv/.demo ## a small shop under load, profiled, as Prometheus sees it (DEMO_SECONDS=30: and end)
+demo: .venv/.demo ## a small shop under load, profiled: the page, and Prometheus (DEMO_SECONDS=30: and end)
 	@scripts/debian-packages prometheus
 	.venv/bin/python examples/shop/demo.py
 
@@ -26,12 +26,27 @@ test-servers: $(wheel) ## gunicorn, uvicorn, uWSGI, Celery, pools, gevent, event
 	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/servers --group=servers tests/servers \
 	  --numprocesses=4
 
-test-grafana: $(wheel) ## flame graphs as Grafana's own code draws them (pictures: build/grafana)
+test-frameworks: $(wheel) ## mounted in Flask, FastAPI, Starlette, Django; beside ox-profile itself
+	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/frameworks --group=frameworks \
+	  tests/frameworks --numprocesses=4
+test-otel: $(wheel) ## opentelemetry-instrument, OTLP into a receiver and VictoriaMetrics
+	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/opentelemetry --group=opentelemetry \
+	  tests/opentelemetry --numprocesses=4
+
+test-readers: $(wheel) ## profiles as `go tool pprof` reads them
+	@scripts/debian-packages golang-go
+	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/readers "" tests/readers
+
+test-grafana: $(wheel) ## what Grafana's own code draws, and speedscope imports (pictures: build/grafana)
 	scripts/test-grafana $(PYTHON) build/wheel/*.tar.gz build/test/grafana
 
-pictures: test-grafana ## make the picture of a flame graph anew that the README shows
+test-browser: $(wheel) ## the page in a browser: look, click, type, listen (pictures: build/browser)
+	scripts/test-browser $(PYTHON) build/wheel/*.tar.gz build/test/browser
+
+pictures: test-grafana test-browser ## make the pictures anew that the README shows
 	mkdir -p docs
 	cp build/grafana/flame-graph.png docs/flame-graph.png
+	cp build/browser/page.png docs/page.png
 
 soak: $(wheel) ## a service that never rests, for half an hour: memory, files, threads (SOAK_SECONDS=1800)
 	SOAK_SECONDS=$${SOAK_SECONDS:-1800} scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/$(PYTHON) \
@@ -58,8 +73,8 @@ dashboards: $(venv) ## write the dashboards anew
 clean: ## remove what these targets made in this folder
 	rm -rf .venv build *.egg-info .*_cache .hypothesis
 
-.PHONY: help demo test test-all test-servers test-grafana pictures soak ticks-stress check bench \
-  dashboards clean
+.PHONY: help demo test test-all test-servers test-frameworks test-otel test-readers test-grafana \
+  test-browser pictures soak ticks-stress check bench dashboards clean
 
 # The environment to develop in: the package in it is this folder's own. Tests have others, see
 # scripts/test. The files .made, .demo and .check say what is in it.
@@ -85,7 +100,8 @@ build/bench-venv/.made: bench/requirements.txt pyproject.toml scripts/venv
 
 # The wheel is made from the source distribution, so that both are known to be whole. Tests install
 # the latter, because a wheel has the extension for one Python only.
-$(wheel): pyproject.toml setup.py README.md LICENSE $(shell find ox_otel -name '*.py' -o -name '*.c') $(venv)
+$(wheel): pyproject.toml setup.py README.md LICENSE $(venv) \
+  $(shell find ox_otel -name '*.py' -o -name '*.c' -o -path '*/page/*')
 	rm -rf build/wheel
 	.venv/bin/python -m build --quiet --quiet --outdir build/wheel .
 	touch $@

@@ -1,4 +1,4 @@
-"""The one part that is compiled, and only where it was tested; all else stands in pyproject.toml."""
+"""The parts that are compiled, and only where they were tested; all else stands in pyproject.toml."""
 
 import platform
 import sys
@@ -21,4 +21,6 @@ ticks = Extension(
     extra_link_args=["-Wl,-z,now"],
 )
 
-setup(ext_modules=[ticks] if tested else [])
+context = Extension("ox_otel._context", ["ox_otel/_context.c"], optional=True)
+
+setup(ext_modules=[ticks, context] if tested else [])

@@ -1,92 +1,175 @@
-"""What ticks know of one thread: the CPU that is due, and where the time is that it waited for a core.
+"""What one request uses: CPU of the threads that work for it, and the time that it takes.
 
-A sampler in Python sees a thread when that lets go of the GIL, and credits the place with all the
-waiting since the last look. But a thread that waits for a core does so anywhere, mostly where it
-burns; and then the sampler, which waits for the GIL meanwhile, finds it at the next call that lets go
-of it. The kernel knows how long it was: that much is taken from where it was counted and shared out
-over the places at which the thread has ticked.
+A context variable says which *account* is at hand, so it follows into tasks and threads as the
+context does; a *meter*, one a native thread, says to which account CPU goes from one *turn* to the
+next, by the clock of the thread: nothing is sampled. Nothing takes a lock either, so signal
+handlers and destructors may come in between: an addition to an attribute is one step under the GIL.
 """
 
-from collections.abc import Iterable
-from heapq import nlargest
+import sys
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Protocol
 
-from ox_otel._interpreter import core_wait
-from ox_otel._looks import Thread
-from ox_otel._tallies import Ids, Tally
+from ox_otel._fork import follow_forks
+from ox_otel._native import get_native_id, local
 
-NOTABLE = 50_000_000
-"""Nanoseconds of waiting from one batch to the next; with less, nobody is asked for what."""
 
-ASKED = 4
-"""Threads a batch that the kernel is asked about, those that waited longest: a file is read for each."""
+class Keeper(Protocol):
+    """Who opens accounts, and takes them back."""
+
+    def close_account(self, account: "Account") -> None:
+        """Count a request that is over."""
+
+
+Template = Callable[[], str | None]
+"""Tells the template of the route that a request has taken; None while that is not known.
+
+It is also called on the thread that samples, so it runs no code of the host and takes no lock.
+"""
 
 
 class Account:
-    """The CPU and the waits of one thread that ticks; times in nanoseconds."""
+    """What one request uses; times in nanoseconds.
 
-    __slots__ = ("_core_wait", "_ticked", "_waits", "due", "handle", "ids", "thread", "ticks")
+    Attributes:
+        template: whose it is.
+        weight: how many requests it stands for; 0 if it is not measured itself.
+        outer: the account that was at hand when it was opened.
+        meter: the one that works for it, or was the last to do so.
+        is_watched: whether it will be lost if its coroutine waits, since nobody drives that.
+    """
 
-    def __init__(self, thread: Thread, handle: int) -> None:
-        self.thread = thread
-        self.handle = handle
-        self.due = 0  # what its clock has counted and no tick stands for yet
-        self.ticks = 0  # since the last batch
-        self.ids: Ids = thread.ids  # where it ticked last
-        self._ticked: dict[Tally, int] = {}  # the CPU of these ticks
-        self._waits: dict[Tally, int] = {}  # since the last batch
-        self._core_wait: int | None = None  # until the last batch, if that asked for it
+    __slots__ = (
+        "began",
+        "books",
+        "charges",
+        "cpu",
+        "inner",
+        "is_lost",
+        "is_open",
+        "is_watched",
+        "meter",
+        "outer",
+        "template",
+        "weight",
+    )
 
-    def tick(self, tally: Tally, ticks: int, cpu: int) -> None:
-        """Count *ticks* that stand for so much *cpu*."""
-        tally.cpu += cpu
-        self.due -= cpu
-        self.ticks += ticks
-        self._ticked[tally] = self._ticked.get(tally, 0) + cpu
+    def __init__(
+        self, books: Keeper, template: Template, outer: "Account | None", weight: int
+    ) -> None:
+        self.books = books
+        self.template = template
+        self.outer = outer
+        self.weight = weight
+        self.meter: Meter | None = None
+        self.is_open = True
+        self.is_lost = False
+        self.is_watched = False
+        self.charges = 0
+        self.cpu = 0
+        self.inner = 0  # time that accounts opened within have taken
+        self.began = time.monotonic_ns()
 
-    def wait(self, tally: Tally, waited: int) -> None:
-        """Count time that the thread has waited, as far as one could see."""
-        tally.wait += waited
-        self._waits[tally] = self._waits.get(tally, 0) + waited
+    def charge(self, used: int) -> None:
+        """Take so much CPU; what comes when the request is over, nobody counts."""
+        self.charges += 1
+        self.cpu += used
 
-    @property
-    def waited(self) -> int:
-        """How long it has waited since the last batch, if it has ticked as well."""
-        return sum(self._waits.values()) if self._ticked else 0
+    def route(self) -> str | None:
+        """Return the template of its route, None while that is not known."""
+        try:
+            return self.template()
+        except Exception:  # nothing of a framework we do not know may reach its host
+            return None
 
-    def place_core_wait(self) -> None:
-        """Count what it waited for a core since the last batch where it has ticked."""
-        before, self._core_wait = self._core_wait, round(1e9 * core_wait(self.thread.clock))
-        if before is None or self._core_wait < before:
-            return  # nobody had asked before, or it has ended
-        waited = self.waited
-        share = min(self._core_wait - before, waited)
-        moved = 0
-        for tally, counted in self._waits.items():
-            part = counted * share // waited
-            tally.wait -= part
-            moved += part
-        cpu = sum(self._ticked.values())
-        for tally, counted in self._ticked.items():
-            part = moved * counted // cpu
-            tally.wait += part
-            moved -= part
-            cpu -= counted
+    def lose(self) -> None:
+        """Take note that from now on nobody knows which CPU is the request's, if it goes on."""
+        if self.is_open:
+            meter().turn(None)
+            self.is_lost = True
 
-    def close(self, *, asked: bool) -> None:
-        """Begin a new batch, this one having *asked* for the time that it waited for a core."""
-        self.ticks = 0
-        self._ticked = {}
-        self._waits = {}
-        if not asked:
-            self._core_wait = None
+    def wait(self, elapsed: int, cpu: int) -> int:
+        """Return the rest of the time that has *elapsed*, of which it was its own."""
+        return max(elapsed - self.inner - cpu, 0)
+
+    def running(self) -> int:
+        """Return the CPU that is being used for it and has not been charged yet."""
+        its = self.meter
+        if its is None or its.clock is None or its.account is not self:
+            return 0
+        since = its.since
+        try:
+            used = time.clock_gettime_ns(its.clock) - since
+        except OSError:  # its thread is gone
+            return 0
+        return used if its.account is self and its.since == since else 0
 
 
-def place_core_waits(accounts: Iterable[Account]) -> None:
-    """Place what threads waited for cores since the last batch, and begin a new one."""
-    accounts = list(accounts)
-    notable = [account for account in accounts if account.waited >= NOTABLE]
-    asked = nlargest(ASKED, notable, key=lambda account: account.waited)
-    for account in asked:
-        account.place_core_wait()
-    for account in accounts:
-        account.close(asked=account in asked)
+class Meter:
+    """Says whose the CPU of one native thread is.
+
+    Attributes:
+        account: whose it has been since the last turn.
+        since: what the clock of the thread was then, in nanoseconds.
+        clock: the kernel's number for that clock, None where other threads cannot read it.
+        follows_switches: whether it turns with the greenlets of the thread.
+        steps: how many steps of driven coroutines are being made, one within the other.
+    """
+
+    __slots__ = ("account", "clock", "follows_switches", "since", "steps")
+
+    def __init__(self) -> None:
+        self.account: Account | None = None
+        self.since = 0
+        self.clock = (~get_native_id() << 3) | 6 if sys.platform == "linux" else None
+        self.steps = 0
+        self.follows_switches = False
+
+    def turn(self, account: Account | None) -> None:
+        """Work for *account* from now on; charge what was used up to now to the one before."""
+        now = time.thread_time_ns()
+        before, since = self.account, self.since
+        self.account, self.since = account, now
+        if account is not None:
+            account.meter = self
+        if before is not None:
+            before.charge(now - since)
+
+
+at_hand: ContextVar[Account | None] = ContextVar("ox_otel_account", default=None)
+"""The account of the request that this context belongs to."""
+
+_own = local()
+
+
+def meter() -> Meter:
+    """Return the meter of the calling native thread."""
+    try:
+        its: Meter = _own.meter
+    except AttributeError:
+        its = _own.meter = Meter()
+    return its
+
+
+def measured() -> Account | None:
+    """Return the account at hand, if it is measured, and the request is not over."""
+    account = at_hand.get()
+    return account if account is not None and account.weight and account.is_open else None
+
+
+def turn(its: Meter) -> None:
+    """Have the meter of the calling thread turn to the account at hand."""
+    account = measured()
+    if its.account is not account:
+        its.turn(account)
+
+
+def _renew() -> None:
+    """In a forked child: the clocks of its threads begin at 0."""
+    global _own  # noqa: PLW0603 - threads have one each, and processes, too
+    _own = local()
+
+
+follow_forks(_renew)

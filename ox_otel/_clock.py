@@ -1,5 +1,6 @@
 """When to sample next: a jittered schedule that keeps its budget."""
 
+import time
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,6 +20,11 @@ _QUIET_SHARE = 0.01  # of the time in which nothing has moved, the next gap may 
 _MARGIN = 0.9  # of the budget is aimed at, since costs are known only afterwards
 _JITTER = 0.5
 _SMOOTHING = 0.3  # weight of the newest batch in the estimate of what a sample costs
+
+
+def since_epoch() -> float:
+    """Return the seconds since 1970, for stamps alone: that clock jumps, so it measures nothing."""
+    return time.time()
 
 
 @dataclass
@@ -49,7 +55,7 @@ class Schedule:
         self._max_overhead = max_overhead
         self._uniform = (random or Random()).uniform  # noqa: S311 - not a secret
         self._sample_cost = 0.0
-        self._due = 0.0
+        self._due = inf
         self._moved_at = 0.0
         self._quiet = 0.0
 
@@ -64,6 +70,10 @@ class Schedule:
         self._moved_at = now
         self._quiet = 0.0
         self._due = now + self._gap()
+
+    def rest(self) -> None:
+        """Have nothing due, so that nothing is missed, until `restart`."""
+        self._due = inf
 
     def wait(self, now: float) -> float:
         """Return the seconds from *now* until the next sample is due."""

@@ -1,4 +1,4 @@
-"""The command line: run a program unchanged, profiled."""
+"""The command line: run a program unchanged, profiled, or look at one that runs."""
 
 import argparse
 import builtins
@@ -14,8 +14,28 @@ from typing import Any
 from ox_otel._install import install
 from ox_otel._settings import ConfigError, Settings
 
+VIEWS = ("top", "flame")
+"""What the command shows of a running service; a script of that name is run as `./top`."""
+
 
 def main() -> None:
+    """Run a program under the profiler, or show what one that runs elsewhere does."""
+    if sys.argv[1:2] and sys.argv[1] in VIEWS:
+        _look(sys.argv[1:])
+    else:
+        _run()
+
+
+def _look(arguments: list[str]) -> None:
+    """Show a view of a service in the terminal, if the library for that is there."""
+    try:
+        from ox_otel import _terminal
+    except ModuleNotFoundError as error:
+        sys.exit(f"ox-otel {arguments[0]}: {error}; pip install 'ox-otel[terminal]' brings it")
+    _terminal.main(arguments)
+
+
+def _run() -> None:
     """Install the profiler as the options say, then run the program as Python would."""
     parser = _parser()
     options = vars(parser.parse_args())
@@ -43,8 +63,9 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ox-otel",
-        usage="%(prog)s [options] (app.py | -m module) [arguments of the program]",
-        description="Run a program unchanged, profiled.",
+        usage="%(prog)s [options] (app.py | -m module) [arguments of the program]\n"
+        "       %(prog)s (top | flame) [--help] URL",
+        description="Run a program unchanged, profiled; or look at one that runs.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )

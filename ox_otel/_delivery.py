@@ -9,6 +9,7 @@ from ox_otel._fork import uncut
 from ox_otel._names import valid
 from ox_otel._native import Alarm, Worker, get_ident
 from ox_otel._notices import warn
+from ox_otel._signals import as_host
 from ox_otel.recorders import Batch, Function, Node, Recorder
 
 FIRST_RETRY = 1.0
@@ -38,6 +39,12 @@ class Delivery:
         self._kept: Batch | None = None
         self._pause = 0.0
         self._retry_at = 0.0
+        self._began: float | None = None  # the call that has not returned yet
+
+    def hangs(self, now: float) -> bool:
+        """Return whether the recorder has not returned for longer than `PATIENCE`."""
+        began = self._began
+        return began is not None and now - began > PATIENCE
 
     def deliver(self, batch: Batch, now: float) -> None:
         """Hand over *batch* and what was kept, or keep it too."""
@@ -49,6 +56,7 @@ class Delivery:
         if now < self._retry_at:
             self._kept = batch
             return
+        self._began = now
         try:
             with uncut:
                 self._recorder.record(batch)
@@ -65,6 +73,8 @@ class Delivery:
             self._held = self.concerned - functions - nodes
             self._kept = None
             self._pause = 0.0
+        finally:
+            self._began = None
 
 
 def merged(kept: Batch, later: Batch, concerned: frozenset[Function | Node]) -> Batch:
@@ -97,15 +107,13 @@ class Courier:
         on_error: Callable[[str], None],
         charge: Callable[[float], None],
     ) -> None:
-        self.name = delivery.name
-        self._delivery = delivery
+        self.delivery = delivery
         self._on_error = on_error
         self._charge = charge
         self._waiting: deque[Batch] = deque()
         self._alarm = Alarm()
         self._worker: Worker | None = None
         self._ending = False
-        self._began: float | None = None  # the delivery that is being made
         self._is_late = False
 
     def deliver(self, batch: Batch, now: float) -> None:
@@ -115,7 +123,7 @@ class Courier:
         except IndexError:  # it has been fetched
             pass
         else:
-            batch = merged(waiting, batch, self._delivery.concerned)
+            batch = merged(waiting, batch, self.delivery.concerned)
         self._waiting.append(batch)
         self._ending = False
         try:
@@ -124,14 +132,9 @@ class Courier:
         except (RuntimeError, MemoryError, OSError):  # the next batch tries again
             self._on_error("recorder")
         self._alarm.ring()
-        was_late, self._is_late = self._is_late, self.hangs(now)
+        was_late, self._is_late = self._is_late, self.delivery.hangs(now)
         if self._is_late and not was_late:
             self._on_error("recorder")
-
-    def hangs(self, now: float) -> bool:
-        """Return whether the recorder has not returned for longer than `PATIENCE`."""
-        began = self._began
-        return began is not None and now - began > PATIENCE
 
     def end(self) -> None:
         """Have the thread end when it has delivered what waits."""
@@ -155,12 +158,11 @@ class Courier:
                 batch = self._waiting.popleft()
             except IndexError:  # one more is being added to it
                 continue
-            self._began = now = time.monotonic()
             try:
-                self._delivery.deliver(batch, now)
+                with as_host():
+                    self.delivery.deliver(batch, time.monotonic())
             except BaseException:  # out of memory, say: the thread goes on
                 self._on_error("recorder")
-            self._began = None
             del batch  # not to be kept until the next one comes
             cpu_seconds = time.thread_time()
             self._charge(cpu_seconds - charged)

@@ -9,14 +9,23 @@ from functools import partial
 from http import HTTPStatus
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler
-from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
 from ox_otel._fork import follow_forks
-from ox_otel._listening import leave, listen, url_of
-from ox_otel._native import Worker
+from ox_otel._listening import accept, leave, listen, readiness, socketpair, url_of
+from ox_otel._native import Worker, original
+from ox_otel._signals import as_host
 from ox_otel._values import Port
-from ox_otel.http import MAX_BODY, TOO_LARGE, TOO_MANY, Exposure, Request, Response, plain, respond
+from ox_otel.http import (
+    TOO_LARGE,
+    TOO_MANY,
+    Exposure,
+    Request,
+    Response,
+    body_length,
+    plain,
+    respond,
+)
 
 MAX_CONNECTIONS = 8
 """Connections answered at once; whoever comes then is turned away."""
@@ -41,16 +50,15 @@ class Endpoint:
     """
 
     def __init__(self, host: str, port: Port, exposure: Exposure) -> None:
+        if exposure.metrics is not None:  # collectors of the host may start something
+            exposure = exposure._replace(metrics=as_host()(exposure.metrics))
         self._exposure = exposure
         self._pid = os.getpid()
         self._conversations: list[tuple[Worker, socket.socket]] = []
         with ExitStack() as opened:
             self._listener = opened.enter_context(listen(host, port))
             self._listener.setblocking(False)
-            self._bell, self._ear = map(opened.enter_context, socket.socketpair())
-            self._ready = opened.enter_context(DefaultSelector())
-            self._ready.register(self._listener, EVENT_READ)
-            self._ready.register(self._ear, EVENT_READ)
+            self._ear, self._bell = map(opened.enter_context, socketpair())
             self._worker = Worker(self._listen, "ox_otel_listen")
             self._opened = opened.pop_all()
         self.url = url_of(self._listener, host)
@@ -81,11 +89,12 @@ class Endpoint:
 
     def _listen(self) -> None:
         charged = 0.0
-        while all(key.fileobj is not self._ear for key, _ in self._ready.select()):
+        wait, told = readiness(self._listener, self._ear), self._ear.fileno()
+        while told not in wait():
             try:
-                connection, _ = self._listener.accept()
+                connection = accept(self._listener)
             except OSError:  # gone again, or no descriptor left: no reason to spin
-                time.sleep(0.1)
+                original(time, "sleep")(0.1)
                 continue
             self._answer(connection)
             cpu_seconds = time.thread_time()
@@ -175,15 +184,25 @@ class _Conversation(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         names = {name.lower() for name in self.headers}
         headers = {name: ", ".join(self.headers.get_all(name, [])) for name in names}
-        length = headers.get("content-length", "0")
-        # the number of digits first: `int` refuses thousands of them
-        if not length.isdecimal() or len(length) > 9 or int(length) > MAX_BODY:
+        length = body_length(headers.get("content-length", "0"))
+        if length is None:
             self._send(TOO_LARGE)
             return
-        body = self.rfile.read(int(length))
-        self._send(respond(Request(self.command, path, query, headers, body), self._exposure))
+        body = self.rfile.read(length)
+        request = Request(self.command, path, query, headers, body, gone=self._gone)
+        self._send(respond(request, self._exposure))
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
+
+    def _gone(self) -> bool:
+        """Return whether the client has hung up, or we have, since the endpoint closes."""
+        try:
+            self.connection.setblocking(False)
+            return not self.connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer what is no request that we know, in the form of all other answers."""
@@ -194,7 +213,8 @@ class _Conversation(BaseHTTPRequestHandler):
         self.send_response(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(response.body)))
+        if response.body or self.command != "HEAD":  # else it may not have been made
+            self.send_header("Content-Length", str(len(response.body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(response.body)

@@ -8,7 +8,7 @@ import _thread
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import import_module
 from types import FrameType, MethodType, TracebackType
@@ -16,6 +16,7 @@ from typing import NamedTuple
 from weakref import WeakMethod
 
 from ox_otel._native import Alarm, allocate_lock, get_ident, own_idents
+from ox_otel._notices import warn
 
 WAIT_SECONDS = 0.1
 """How long a fork waits for work that must not be cut."""
@@ -24,23 +25,33 @@ MASTERS = {"gunicorn.arbiter": "gunicorn.arbiter", "billiard.popen_fork": "celer
 """Modules in which servers (gunicorn, Celery) fork workers, and how the name of one begins that is at
 work there: pools of billiard are anybody's. The master of a server does no work itself."""
 
+STARTERS = {"subprocess", "gevent.subprocess"}
+"""Modules that fork in order to run another program; nothing is worth starting before that."""
+
 Act = Callable[[], None]
 
 
 class _Gate:
-    """A context manager for work that a fork waits for; the other methods are the fork's."""
+    """A context manager for work that a fork waits for; the other methods are the fork's.
+
+    Such work may be part of other such work.
+    """
 
     _door: _thread.LockType  # held while a process is being forked
     _left: Alarm
-    _inside: set[int]
+    _inside: dict[int, int]  # how deep, by ident
     _closed_by: int | None
 
     def __init__(self) -> None:
         self.renew()
 
     def __enter__(self) -> None:
-        with self._door:
-            self._inside.add(get_ident())
+        ident = get_ident()
+        if depth := self._inside.get(ident, 0):
+            self._inside[ident] = depth + 1  # the fork at the door waits for this very thread
+        else:
+            with self._door:
+                self._inside[ident] = 1
 
     def __exit__(
         self,
@@ -48,14 +59,18 @@ class _Gate:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._inside.discard(get_ident())
-        self._left.ring()
+        ident = get_ident()
+        if depth := self._inside.get(ident, 1) - 1:  # 1: it has been given up
+            self._inside[ident] = depth
+        else:
+            self._inside.pop(ident, None)
+            self._left.ring()
 
     def renew(self) -> None:
         """Begin anew in a child: who has held the lock, or was inside, does not exist there."""
         self._door = allocate_lock()
         self._left = Alarm()
-        self._inside = set()
+        self._inside = {}
         self._closed_by = None
 
     def close(self) -> None:
@@ -64,7 +79,7 @@ class _Gate:
         if not self._door.acquire(timeout=WAIT_SECONDS):
             return
         self._closed_by = get_ident()
-        while self._inside - {self._closed_by}:  # work may fork, too
+        while self._inside.keys() - {self._closed_by}:  # work may fork, too
             self._left.wait(deadline - time.monotonic())
             if time.monotonic() > deadline:
                 self._inside.clear()
@@ -98,8 +113,9 @@ _begun = {os.getpid(): object()}  # the process in which everything has begun: o
 def follow_forks(renew: Act, resume: Act = _nothing, hand_over: Act = _nothing) -> None:
     """Have these called when the process forks, in the order in which they were given.
 
-    In the child first every *renew*, then every *resume*; in a server's master *hand_over*, before
-    it forks a worker. Methods are held weakly.
+    In the child first every *renew*, then, unless it is about to run another program, every
+    *resume*; in a server's master *hand_over*, before it forks a worker. Methods are held weakly.
+    What one of them raises keeps none of the others from being called.
     """
     for one in _followers[:]:
         if one.renew() is None:
@@ -132,7 +148,7 @@ def follow_uwsgi() -> bool:
     return bool(uwsgi.masterpid() == os.getpid())
 
 
-def _begin() -> None:
+def _begin(*, resuming: bool = True) -> None:
     """Begin anew: this is a child."""
     pid = os.getpid()
     _begun[pid] = object()
@@ -143,8 +159,14 @@ def _begin() -> None:
     followers = _followers[:]
     for follower in followers:
         _call(follower.renew)
-    for follower in followers:
-        _call(follower.resume)
+    if resuming:
+        for follower in followers:
+            _call(follower.resume)
+
+
+def _begin_by_hook() -> None:
+    modules = (name for name in _modules(sys._getframe().f_back) if name != "gevent.os")
+    _begin(resuming=next(modules, "") not in STARTERS)
 
 
 def _before() -> None:
@@ -156,20 +178,27 @@ def _before() -> None:
 
 def _call(act: Callable[[], Act | None]) -> None:
     living = act()
-    if living is not None:
-        living()
+    try:
+        if living is not None:
+            living()
+    except Exception as error:
+        warn("ox_otel: not in order after a fork: %s", type(error).__name__)
 
 
 def _is_master(forking: FrameType | None) -> bool:
     """Return whether the code of a frame that forks is a server's, which forks a worker."""
-    modules = []
-    while forking is not None:
-        modules.append(str(dict.get(forking.f_globals, "__name__")))
-        forking = forking.f_back
-    own = [module for module in modules if not module.startswith("gevent.")]  # it wraps `os.fork`
+    # gevent wraps `os.fork`
+    own = [module for module in _modules(forking) if not module.startswith("gevent.")]
     server = MASTERS.get(own[0]) if own else None
     return server is not None and any(module.startswith(server) for module in own)
 
 
+def _modules(frame: FrameType | None) -> Iterator[str]:
+    """Yield the names of the modules on the stack from *frame* on."""
+    while frame is not None:
+        yield str(dict.get(frame.f_globals, "__name__"))
+        frame = frame.f_back
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=uncut.open, after_in_child=_begin)
+    os.register_at_fork(before=_before, after_in_parent=uncut.open, after_in_child=_begin_by_hook)

@@ -15,6 +15,7 @@ from typing import Any
 
 from ox_otel._fork import follow_forks
 from ox_otel._native import get_ident
+from ox_otel._signals import blocked_by
 
 if sys.platform == "linux":
     import resource
@@ -157,17 +158,8 @@ def clock_of(ident: int) -> tuple[int | None, int]:
 
 def blocks_signal(native_id: int, signal: int) -> bool:
     """Return whether a thread of this process has blocked a signal, or is gone."""
-    try:
-        file = os.open(f"/proc/self/task/{native_id}/status", os.O_RDONLY)
-    except OSError:
-        return True
-    try:
-        blocked = re.search(rb"SigBlk:\s*(\w+)", os.read(file, 4096))
-    except OSError:
-        return True
-    finally:
-        os.close(file)
-    return blocked is None or bool(int(blocked[1], 16) >> (signal - 1) & 1)
+    blocked = blocked_by(native_id)
+    return blocked is None or bool(blocked >> (signal - 1) & 1)
 
 
 def waits_of_ours() -> int:

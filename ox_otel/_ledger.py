@@ -11,12 +11,10 @@ eighth of the table is kept for the `OTHER` of modules.
 from collections.abc import Mapping
 
 from ox_otel._heat import RETIRE_AFTER, Heat
-from ox_otel.recorders import NOTHING, OTHER, Function, Stack, Usage
+from ox_otel.recorders import NOTHING, OTHER, REST, Function, Stack, Usage
 
 SERIES_PER_FUNCTION = 6
 """Hits, self hits, and seconds and self seconds in two states each."""
-
-_REST = Function(OTHER, OTHER)
 
 
 class Ledger:
@@ -24,7 +22,7 @@ class Ledger:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._last_used = {_REST: 0.0}  # the functions with a series, and when it last grew
+        self._last_used = {REST: 0.0}  # the functions with a series, and when it last grew
         self._heat: Heat[Function] = Heat(limit)  # of those without one
         self._heir: Function | None = None
         self._retirements = 0
@@ -47,23 +45,24 @@ class Ledger:
             self._heat.warm(unknown, heat)
         retired = self._admit(now)
 
-        gains = {_REST: NOTHING}  # always there, so that it can be seen to be 0
+        gains = {REST: NOTHING}  # always there, so that it can be seen to be 0
         for stack, usage in stacks.items():
-            homes = {function: self._home(function) for function in stack}
+            homes = {function: self.home(function) for function in stack}
             # once a series, however many frames of the stack it stands for
             for home in set(homes.values()):
                 at_top = home == homes[stack[-1]]
                 gains[home] = gains.get(home, NOTHING).plus(usage if at_top else _below_top(usage))
-            homeless = {Function(f.module, OTHER) for f, home in homes.items() if home == _REST}
-            self._heat.warm(homeless - {_REST}, heats[stack])
+            homeless = {Function(f.module, OTHER) for f, home in homes.items() if home == REST}
+            self._heat.warm(homeless - {REST}, heats[stack])
         self._last_used.update(dict.fromkeys(gains, now))
         return gains, retired
 
-    def _home(self, function: Function) -> Function:
+    def home(self, function: Function) -> Function:
+        """Return the series that stands for *function* now."""
         if function in self._last_used:
             return function
         rest = Function(function.module, OTHER)
-        return rest if rest in self._last_used else _REST
+        return rest if rest in self._last_used else REST
 
     def _admit(self, now: float) -> dict[Function, Function]:
         """Give series to those that earned one; return what was retired for it."""
@@ -88,7 +87,7 @@ class Ledger:
         old = [
             function
             for function, used in self._last_used.items()
-            if now - used >= RETIRE_AFTER and function not in (_REST, self._heir)
+            if now - used >= RETIRE_AFTER and function not in (REST, self._heir)
         ]
         if len(old) < 2:  # one place goes to the heir
             return {}

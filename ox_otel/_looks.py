@@ -3,6 +3,7 @@
 from math import inf
 from typing import NamedTuple
 
+from ox_otel._spans import Span
 from ox_otel._tallies import Ids, Tally
 
 Site = tuple[int, int]
@@ -54,3 +55,4 @@ class Look(NamedTuple):
     ids: Ids
     site: Site
     interrupted: bool  # it was running, beyond doubt
+    span: Span | None  # whose work it did

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from ox_otel._clock import DELAY_BOUNDS
 from ox_otel._pipeline import series
 from ox_otel._status import ERROR_KINDS, Status, package_version
-from ox_otel.recorders import Batch, Node, Usage, inclusive
+from ox_otel.recorders import Batch, Exemplar, Function, Node, RouteUsage, Usage, inclusive
 
 Values = Iterable[tuple[tuple[str, ...], float]]
 """The series of one metric: the values of its labels, and its own."""
@@ -55,6 +55,14 @@ def _of_nodes(
     def read(counted: Batch, _: Status) -> Iterator[tuple[tuple[str, ...], float]]:
         for (path, level, label), nanoseconds in value(counted.tree).items():
             yield (path, str(level), label), nanoseconds / 1e9
+
+    return read
+
+
+def _of_routes(value: Callable[[RouteUsage], float]) -> Callable[[Batch, Status], Values]:
+    def read(counted: Batch, _: Status) -> Iterator[tuple[tuple[str, ...], float]]:
+        for route, usage in counted.routes.items():
+            yield (route,), value(usage)
 
     return read
 
@@ -137,6 +145,30 @@ METRICS = (
         _of_nodes(lambda tree: tree),
     ),
     Metric(
+        "route_requests",
+        "counter",
+        "{request}",
+        "Requests of the route that are over.",
+        ("route",),
+        _of_routes(lambda usage: usage.requests),
+    ),
+    Metric(
+        "route_cpu_seconds",
+        "counter",
+        "s",
+        "CPU seconds used for requests of the route, as the clocks of threads have it.",
+        ("route",),
+        _of_routes(lambda usage: usage.cpu_seconds),
+    ),
+    Metric(
+        "route_wait_seconds",
+        "counter",
+        "s",
+        "Seconds that requests of the route took and used no CPU in.",
+        ("route",),
+        _of_routes(lambda usage: usage.wait_seconds),
+    ),
+    Metric(
         "samples",
         "counter",
         "{sample}",
@@ -198,6 +230,16 @@ METRICS = (
     ),
     Metric("info", "gauge", "1", "The profiler in use.", ("version", "engine", "python"), _info),
 )
+
+
+def examples(
+    metric: Metric, exemplars: Mapping[Function, Exemplar]
+) -> dict[tuple[str, ...], Exemplar]:
+    """Return the exemplars of *metric*, by the values of its labels: self CPU alone has any."""
+    if metric.name != "self_seconds":
+        return {}
+    return {(*function, "cpu"): exemplar for function, exemplar in exemplars.items()}
+
 
 WAKEUP_DELAY = (
     "How late samples were taken: how long a thread that was due had to wait for the GIL."

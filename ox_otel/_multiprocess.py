@@ -5,7 +5,6 @@ their process and are summed up by whoever is scraped.
 """
 
 import os
-from dataclasses import replace
 from typing import Literal
 
 from prometheus_client import Counter, Gauge
@@ -15,15 +14,13 @@ from ox_otel._interpreter import uncollected
 from ox_otel._metrics import METRICS
 from ox_otel._profiler import Profiler
 from ox_otel._pruning import Pruning
-from ox_otel.recorders import NOTHING, OTHER, Batch, Function, Usage
+from ox_otel.recorders import Batch
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """The variable of prometheus_client that names the folder where its processes keep their counts."""
 
 ROOM = 1 << 24
 """Bytes that must be free there: to write into a mapped file on a full disk ends the process."""
-
-_REST = Function(OTHER, OTHER)
 
 _MODES: dict[str, Literal["livesum", "livemax"]] = {
     "series": "livesum",
@@ -38,10 +35,8 @@ _MODES: dict[str, Literal["livesum", "livemax"]] = {
 class MultiprocessRecorder:
     """Adds what *profiler* finds to counters that prometheus_client keeps in files.
 
-    Their series cannot end, so a retired one just stays what it is, and its heir is not told of.
-    A function that comes when the process has had as many as it may counts under `OTHER`, where a
-    stack with several such functions counts several times but for its self figures; such a node
-    of the tree counts as the nearest above it.
+    Their series cannot end, so a retired one just stays what it is, and its heir is not told of:
+    what comes when the process has had as much as it may is pruned.
 
     Raises:
         OSError: the files cannot be made.
@@ -49,7 +44,7 @@ class MultiprocessRecorder:
 
     def __init__(self, profiler: Profiler) -> None:
         self._profiler = profiler
-        self._folder = os.environ[MULTIPROCESS]
+        self._folder = os.path.abspath(os.environ[MULTIPROCESS])
         self._check_room()
         self._counters, self._gauges = {}, {}
         with uncut:
@@ -63,21 +58,13 @@ class MultiprocessRecorder:
                     self._gauges[metric] = Gauge(
                         name, *words, registry=None, multiprocess_mode=mode
                     )
-        self._limit = profiler.places.functions
-        self._pruning = Pruning(profiler.places.nodes)
-        self._named = {_REST}  # in forked children too: their files begin with the same series
+        # kept in forked children: their files begin with the same series
+        self._pruning = Pruning(profiler.places.functions, profiler.places.nodes)
 
     def record(self, batch: Batch) -> None:
         """Add *batch* to the counters, all of it or, where the disk is nearly full, nothing."""
         self._check_room()
-        functions: dict[Function, Usage] = {}
-        for function, usage in batch.functions.items():
-            if len(self._named) < self._limit:
-                self._named.add(function)
-            home = function if function in self._named else _REST
-            functions[home] = functions.get(home, NOTHING).plus(usage)
-        tree = self._pruning.prune(batch.tree)
-        gains, status = replace(batch, functions=functions, tree=tree), self._profiler.status()
+        gains, status = self._pruning.prune(batch), self._profiler.status()
         # a destructor may want the lock that the library holds while it writes; metric by metric,
         # since meanwhile nobody's garbage is collected
         for metric, counter in self._counters.items():

@@ -5,12 +5,14 @@ control characters, never empty, never longer than `MAX_LENGTH`.
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from types import CodeType
+from typing import Any
 from zlib import crc32
 
-from ox_otel.recorders import OTHER, UNPLACED, Function, Stack
+from ox_otel.recorders import OTHER, REST, UNPLACED, Function, Stack
 
 MAX_LENGTH = 150
 UNKNOWN = "unknown"
@@ -50,6 +52,25 @@ def function_called(qualified_name: object, module: object) -> Function:
     return Function(valid(module), name)
 
 
+def globals_of(module: object) -> dict[str, Any]:
+    """Return the namespace of a module, empty for whatever else stands in `sys.modules`."""
+    try:
+        space = object.__getattribute__(module, "__dict__")
+    except Exception:
+        return {}
+    return space if type(space) is dict else {}
+
+
+def file_of(module: str) -> str | None:
+    """Return the file that *module* has been loaded from, None where it is not known.
+
+    A path that would have to be escaped or cut to be valid is none any more.
+    """
+    path = dict.get(globals_of(sys.modules.get(module)), "__file__")
+    # another type could bring methods of the host's own
+    return path if type(path) is str and valid(path) == path else None
+
+
 class Names:
     """The functions of the code objects seen so far.
 
@@ -82,7 +103,7 @@ class Names:
         # by way of a list: a tuple made of a generator is cut to size from a larger one, so that
         # each leaves one more behind in CPython's free lists, up to 2000 of every size
         shown = [function for function in functions if self._shows(function.module)]
-        return tuple(shown) or (Function(OTHER, OTHER),)
+        return tuple(shown) or (REST,)
 
     def forget(self) -> None:
         """Let go of all code objects: from now on their ids mean nothing."""

@@ -1,47 +1,57 @@
 """Threads of our own: native ones, whatever has been patched over `threading`.
 
-gevent and eventlet replace the standard library's threads and locks by green ones. A sampler
-on a green thread never sees the code that keeps the loop busy, so everything here goes to the
-interpreter's own functions.
+gevent and eventlet replace the standard library's threads, locks and sockets by green ones. A sampler
+on a green thread never sees the code that keeps the loop busy, and a green socket waits in a loop that
+our threads have not, so everything here goes to the interpreter's own functions.
 """
 
 import _thread
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
+
+from ox_otel._signals import take_none
 
 own_idents: set[int] = set()
 """The idents of our live threads: no sample looks at them."""
 
-_FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT"}
-"""Signals of the thread itself, which faulthandler must be able to take wherever it crashes."""
 
-
-def _original(name: str) -> Any:
-    """Return `_thread.name` as the interpreter made it."""
+def original(module: ModuleType, name: str) -> Any:
+    """Return `module.name` as the interpreter made it."""
     # what another thread is still importing may lack a function, and has not patched anything yet
     gevent = sys.modules.get("gevent.monkey")
     if gevent is not None and hasattr(gevent, "get_original"):
-        return gevent.get_original("_thread", name)
+        return gevent.get_original(module.__name__, name)
     eventlet = sys.modules.get("eventlet.patcher")
     if eventlet is not None and hasattr(eventlet, "original"):
-        return getattr(eventlet.original("_thread"), name)
-    return getattr(_thread, name)
+        return getattr(eventlet.original(module.__name__), name)
+    return getattr(module, name)
 
 
 def get_ident() -> int:
     """Return the ident of the calling native thread, not of the green one that runs on it."""
-    ident: int = _original("get_ident")()
+    ident: int = original(_thread, "get_ident")()
     return ident
 
 
 def allocate_lock() -> _thread.LockType:
     """Return a lock that blocks the native thread."""
-    lock: _thread.LockType = _original("allocate_lock")()
+    lock: _thread.LockType = original(_thread, "allocate_lock")()
     return lock
+
+
+def get_native_id() -> int:
+    """Return the kernel's number of the calling thread."""
+    native_id: int = original(_thread, "get_native_id")()
+    return native_id
+
+
+def local() -> Any:
+    """Return an object whose attributes each native thread has for itself."""
+    return original(_thread, "_local")()
 
 
 class Alarm:
@@ -67,8 +77,7 @@ class Alarm:
 class Worker:
     """A native daemon thread that runs *target* once.
 
-    It takes no signal but its own faults (a process that blocks a signal to wait for it must not lose it to us)
-    and bears *name* where the system shows names of threads.
+    It takes no signal (see `_signals`), and bears *name* where the system shows names of threads.
 
     Raises:
         RuntimeError: the system or a closing interpreter has no thread to give.
@@ -80,7 +89,7 @@ class Worker:
         self._name = name
         self._ended = allocate_lock()
         self._ended.acquire()
-        self.ident: int = _original("start_new_thread")(self._run, ())
+        self.ident: int = original(_thread, "start_new_thread")(self._run, ())
 
     def alive(self) -> bool:
         """Return whether the thread has not ended yet."""
@@ -97,13 +106,9 @@ class Worker:
         ident = get_ident()
         own_idents.add(ident)
         try:
-            if hasattr(signal, "pthread_sigmask"):
-                others = {
-                    s for s in signal.valid_signals() if getattr(s, "name", "") not in _FAULTS
-                }
-                signal.pthread_sigmask(signal.SIG_BLOCK, others)
+            take_none()
             with contextlib.suppress(OSError, AttributeError):
-                comm = f"/proc/self/task/{_thread.get_native_id()}/comm"
+                comm = f"/proc/self/task/{get_native_id()}/comm"
                 descriptor = os.open(comm, os.O_WRONLY)
                 try:
                     os.write(descriptor, self._name.encode()[:15])

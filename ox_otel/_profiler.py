@@ -1,6 +1,5 @@
 """The profiler: the control over its threads, and what state it is in."""
 
-import atexit
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -8,13 +7,18 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from ox_otel._fork import follow_forks, notice_fork
+from ox_otel._capture import CaptureError, wait_for, window
+from ox_otel._clock import since_epoch
+from ox_otel._ending import at_end, not_at_end
+from ox_otel._fork import WAIT_SECONDS, follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
-from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, own_idents
+from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, original, own_idents
 from ox_otel._pipeline import Pipeline, Places, series
+from ox_otel._recent import KEPT_SECONDS
 from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
 from ox_otel._status import State, Status, Wish, Wishes
+from ox_otel.profiles import Profile, stacks_of_tree
 from ox_otel.recorders import Answer, Batch, Recorder
 
 STOP_SECONDS = 1.0
@@ -27,10 +31,11 @@ FLUSH_SECONDS = 0.5
 class Profiler:
     """Samples the process it lives in, and lets itself be controlled from any thread.
 
-    Only `set_interval` raises, if its value is wrong; what else goes wrong stands in `status`. All
-    methods may be called from signal handlers and destructors: `pause`, `unpause`, `set_interval`
-    and `status` take no lock, `start` and `cancel` wait at most a second or two, those that answer
-    with figures at most half a second.
+    Only `set_interval` raises, if its value is wrong, and `capture` and `since_start`, if there is
+    no such profile; what else goes wrong stands in `status`. All methods but `capture` may be
+    called from signal handlers and destructors: `pause`, `unpause`, `set_interval` and `status`
+    take no lock, `start` and `cancel` wait at most a second or two, those that answer with figures
+    at most half a second.
 
     Attributes:
         url: the address of our own endpoint, empty where there is none.
@@ -81,8 +86,13 @@ class Profiler:
         self.cancel()
 
     @property
+    def handed_over(self) -> bool:
+        """Whether the workers that this process forks are profiled in its place."""
+        return self._handed_over
+
+    @property
     def places(self) -> Places:
-        """How many functions, and nodes of the tree, have series at most."""
+        """How many functions, nodes of the tree, and routes have series at most."""
         return self._pipeline.places
 
     def add_recorder(self, recorder: Recorder, *, quick: bool = False) -> None:
@@ -117,7 +127,7 @@ class Profiler:
         except (RuntimeError, MemoryError, OSError) as error:
             self._failure = f"no thread could be started: {error}"
         else:
-            atexit.register(self.cancel)
+            at_end(self.cancel)
 
     def pause(self) -> None:
         """Stop sampling until `unpause`; paused, the thread does not wake up at all."""
@@ -153,7 +163,11 @@ class Profiler:
         Only that of a recorder which hangs cannot be ended. It is left to the end of the process,
         which does not wait for it.
         """
-        deadline = time.monotonic() + STOP_SECONDS
+        self._end(STOP_SECONDS)
+
+    def _end(self, seconds: float) -> None:
+        """End our threads; wait for those of recorders *seconds* at most."""
+        deadline = time.monotonic() + seconds
         self._sampling.stopping = True
         self._handed_over = False  # workers that a master forks from now on are not sampled either
         self._alarm.ring()
@@ -165,14 +179,14 @@ class Profiler:
             if not self._alive() or (self._worker and self._worker.join(STOP_SECONDS)):
                 self._pipeline.join(deadline)
                 self._worker = None
-                atexit.unregister(self.cancel)
+                not_at_end(self.cancel)
         finally:
             self._changing.release()
 
     def hand_over(self) -> None:
         """Leave it to the workers of a server, which this process, its master, is about to fork."""
         if self._alive() and not self._settings.master:
-            self.cancel()
+            self._end(WAIT_SECONDS)  # a fork waits for no recorder longer than that
             self._handed_over = True
 
     def status(self) -> Status:
@@ -211,6 +225,51 @@ class Profiler:
         self._flush()
         return self._pipeline.counts.show(limit)
 
+    def capture(self, seconds: float | str, *, gone: Callable[[], bool] = lambda: False) -> Profile:
+        """Return what happens in the *seconds* from now on, and wait for it.
+
+        A pause, `cancel`, the end of the interpreter, and *gone*, which is asked now and then
+        whether nobody waits any more, end it earlier: then it is what has happened by then, and
+        says how long that was. It changes no figure of anybody else.
+
+        Raises:
+            ConfigError: not a number from 0.1 to 300.
+            TooManyCapturesError: four are being made already.
+            CaptureError: nothing is sampled at present; the message says why.
+        """
+        length, sampling = window(seconds), self._sampling
+        with sampling.pipeline.captures.another() as capture:
+            state, reason = self._state()  # what comes to rest from now on ends the capture
+            if state != "running" or self._worker_is_me():
+                raise CaptureError(f"nothing can be captured: {reason or state}")
+            wait_for(capture, length, sampling.alarm.ring, gone)
+            return capture.profile(sampling.schedule.stretched)
+
+    def since_start(self) -> Profile:
+        """Return what happened since the start as the calling-context tree has it: at one time only.
+
+        Raises:
+            CaptureError: there is no tree.
+        """
+        time_of_tree = self._settings.tree
+        if time_of_tree == "off":
+            raise CaptureError("there is no tree, as OX_OTEL_TREE has it; seconds=N captures")
+        stacks = stacks_of_tree(self.snapshot(), time_of_tree)
+        seconds = time.monotonic() - self._pipeline.since
+        interval = self._sampling.schedule.stretched
+        return Profile(stacks, since_epoch() - seconds, seconds, interval, (time_of_tree,))
+
+    def recent(self, seconds: float | str) -> Profile:
+        """Return what has happened in the last *seconds*, or as much of it as is kept.
+
+        Nothing is kept before the first call, then a minute, until half a minute after the last.
+
+        Raises:
+            ConfigError: not a number from 1 to 60.
+        """
+        length = window(seconds, 1, KEPT_SECONDS)
+        return self._pipeline.recent.profile(length, self._sampling.schedule.stretched)
+
     def charge(self, cpu_seconds: float) -> None:
         """Publish CPU seconds that a thread of ours has spent, without stretching the interval."""
         self._pipeline.charge(published=cpu_seconds)
@@ -238,6 +297,7 @@ class Profiler:
     def _begin_in_child(self) -> None:
         """Begin anew in a forked child, with all wishes but without locks, figures and threads."""
         before, handed_over = self._begun, self._handed_over
+        before.pipeline.captures.end()  # a green thread that waits for one lives on here
         self.url = ""
         self._begin()
         self._begun.stopping = before.stopping and not handed_over
@@ -245,7 +305,7 @@ class Profiler:
         self._begun.schedule.interval = before.schedule.interval
         for recorder, quick in self._recorders:
             self._begun.pipeline.add(recorder, quick=quick)
-        atexit.unregister(self.cancel)
+        not_at_end(self.cancel)
 
     def _resume(self) -> None:
         """Sample the child, if that was wished of its parent."""
@@ -282,4 +342,4 @@ class Profiler:
         before, deadline = self._pipeline.flushes, time.monotonic() + FLUSH_SECONDS
         self._alarm.ring()
         while self._pipeline.flushes == before and time.monotonic() < deadline:
-            time.sleep(0.001)
+            original(time, "sleep")(0.001)  # a green one needs a loop, which our threads have not

@@ -96,9 +96,9 @@ class Sampling:
 
     def _suspend_if_killed(self) -> None:
         kill_file = self._settings.kill_file
-        if kill_file is not None and os.path.exists(kill_file):
+        if kill_file is not None and (reason := _forbidden_by(kill_file)):
             self._suspended_for = 0.0  # it is looked for as often as ever
-            self._suspend("the kill file exists")  # where, is nobody's business over HTTP
+            self._suspend(reason)
 
     def _suspend_if_intolerable(self) -> None:
         ratio, budget = self.pipeline.overhead_ratio, self._settings.max_overhead
@@ -114,3 +114,14 @@ class Sampling:
         self._suspended_for = max(longer, FIRST_SUSPENSION)
         self._resume_at = time.monotonic() + self._suspended_for
         self.suspension = reason
+
+
+def _forbidden_by(kill_file: str) -> str:
+    """Return why sampling must rest, or nothing; where the file is, is nobody's business over HTTP."""
+    try:
+        os.stat(kill_file)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # no file can bear such a name
+        return ""
+    except OSError as error:  # it may be there: the process has given up its rights, say
+        return f"the kill file cannot be looked for: {type(error).__name__}"
+    return "the kill file exists"

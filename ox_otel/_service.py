@@ -5,16 +5,20 @@ thread of ours is told that one has changed: it waits without waking up, paused 
 """
 
 import os
+import re
 import socket
 import stat
 from contextlib import suppress
 
 from ox_otel._fork import follow_forks
-from ox_otel._native import Worker, get_ident
+from ox_otel._native import Worker, get_ident, original
 from ox_otel._profiler import Profiler
 from ox_otel._status import Wish, Wishes
 
 _CLOSE_SECONDS = 1.0
+
+_EAR = re.compile(r"\d+-[0-9a-f]{8}\.sock")
+"""The names of our sockets; others in the folder are not ours to touch."""
 
 
 class Service:
@@ -57,7 +61,7 @@ class Service:
         finally:
             os.close(file)
         os.replace(draft, f"{self._folder}/{wish}")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mouth:
+        with _new_socket() as mouth:
             mouth.setblocking(False)
             for ear in self._ears():
                 with suppress(OSError):  # whoever has so many waiting will look at the files
@@ -66,6 +70,10 @@ class Service:
     def close(self) -> None:
         """Leave the service for good, within a second; children forked later stay away, too."""
         self._closed = True
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave the service to the children forked from now on, within a second."""
         if self._ear is not None:
             self._ear.shutdown(socket.SHUT_RDWR)
             if self._worker is not None:
@@ -75,7 +83,7 @@ class Service:
 
     def _join(self) -> None:
         """Listen, then do as all others do."""
-        self._ear = ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ear = ear = _new_socket()
         try:
             self._ears()  # so that those of the dead are removed
             # another process may have this number too, seen from its container
@@ -100,9 +108,9 @@ class Service:
     def _ears(self) -> list[str]:
         """Return the addresses of the processes that live; remove those of the others."""
         living = []
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as prober:
+        with _new_socket() as prober:
             for name in os.listdir(self._folder):
-                if name.endswith(".sock"):
+                if _EAR.fullmatch(name):
                     address = f"{self._folder}/{name}"
                     try:
                         prober.connect(address)
@@ -140,6 +148,11 @@ class Service:
             self._profiler.pause()
         elif value == "False":
             self._profiler.unpause()
+
+
+def _new_socket() -> socket.socket:
+    made: socket.socket = original(socket, "socket")(socket.AF_UNIX, socket.SOCK_DGRAM)
+    return made
 
 
 def _remove(ear: socket.socket) -> None:

@@ -37,6 +37,8 @@ class Arguments(TypedDict, total=False):
     include: str | Iterable[str]
     exclude: str | Iterable[str]
     tree: str
+    routes: bool | str
+    file_paths: bool | str
     host: str
     port: int | range | str | None
     token: str | None
@@ -86,7 +88,7 @@ class Settings:
     recorders: tuple[str | Recorder, ...] = _setting(
         ("prometheus",),
         as_recorders,
-        "prometheus, otel, package.module:factory, separated by commas",
+        "prometheus, otel, otlp_profiles, package.module:factory, separated by commas",
         "who gets the figures; in Python also objects with a `record` method",
     )
     max_series: int = _setting(
@@ -123,6 +125,19 @@ class Settings:
         "time that the tree for flame graphs is of (`wall` is `cpu` and `wait`); it takes half of "
         "the series",
     )
+    routes: bool = _setting(
+        True,
+        as_truth,
+        "true or false",
+        "count what requests cost, by route; `false`: middlewares, tags and spans do nothing, and "
+        "functions have the series",
+    )
+    file_paths: bool = _setting(
+        False,
+        as_truth,
+        "true or false",
+        "tell OpenTelemetry the files of functions, too (`code.file.path`)",
+    )
     host: str = _setting(
         "127.0.0.1", as_host, "an address or a host name", "where our own endpoint listens"
     )
@@ -146,7 +161,7 @@ class Settings:
         "folder of the service, of mode 0700: what is wished of one of its processes over HTTP, all do",
     )
     kill_file: str | None = _setting(
-        None, as_path, "a path", "sampling is suspended while this file exists"
+        None, as_path, "a path", "sampling is suspended while this file exists, or nobody can tell"
     )
 
     def __post_init__(self) -> None:

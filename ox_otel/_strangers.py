@@ -12,7 +12,7 @@ from types import CodeType, FunctionType, MappingProxyType
 from typing import Any
 
 from ox_otel._looks import Stranger
-from ox_otel._names import UNKNOWN, Names
+from ox_otel._names import UNKNOWN, Names, globals_of
 from ox_otel._ticks import know
 
 _namespace_of = type.__dict__["__dict__"].__get__  # not `vars`, which a metaclass may replace
@@ -66,7 +66,7 @@ class Strangers:
     def _search(self, address: int, name: str, file: str, line: int) -> CodeType | None:
         """Return the code object at *address* if it can be reached by its name in its module."""
         module = sys.modules.get(self._module_of(file))
-        for code in _reached(_globals_of(module), name.split(".")):
+        for code in _reached(globals_of(module), name.split(".")):
             if id(code) == address and (code.co_filename, code.co_firstlineno) == (file, line):
                 return code
         return None
@@ -75,7 +75,7 @@ class Strangers:
         """Return the name of the module that has been loaded from *file*."""
         if file not in self._modules:
             for module in list(sys.modules.values()):
-                space = _globals_of(module)
+                space = globals_of(module)
                 path, name = (dict.get(space, key) for key in ("__file__", "__name__"))
                 # another type could bring methods of the host's own
                 if type(path) is str and type(name) is str:
@@ -83,15 +83,6 @@ class Strangers:
             frozen = file[8:-1] if file.startswith("<frozen ") else UNKNOWN
             self._modules.setdefault(file, frozen)
         return self._modules[file]
-
-
-def _globals_of(module: object) -> dict[str, Any]:
-    """Return the namespace of a module, empty for whatever else stands in `sys.modules`."""
-    try:
-        space = object.__getattribute__(module, "__dict__")
-    except Exception:
-        return {}
-    return space if type(space) is dict else {}
 
 
 def _reached(

@@ -19,9 +19,10 @@ from ox_otel._interpreter import clock_of, frames_of_threads
 from ox_otel._looks import Look, Thread
 from ox_otel._names import Names
 from ox_otel._native import get_ident, own_idents
-from ox_otel._placement import Placement, is_interruptible
+from ox_otel._placement import TOO_LONG, Placement, is_interruptible
+from ox_otel._spans import Span, span_of
 from ox_otel._tallies import Tallies, Tally
-from ox_otel.recorders import Stack, Usage
+from ox_otel.recorders import Function, Stack, Usage
 
 LOOKING = 1_000_000
 """Nanoseconds after which a sample looks at no further thread; chance decides who comes first."""
@@ -66,6 +67,7 @@ class Threads:
         self._previous = 0
         self._others = 0  # CPU of all threads but ours, when they were looked at
         self._explained = 0  # of that, what their own clocks have told us of
+        self._spans: dict[Function, Span] = {}
 
     @property
     def full(self) -> bool:
@@ -131,6 +133,11 @@ class Threads:
         self._away = {ident: one for ident, one in self._away.items() if _read_clock(one)}
         self._recheck()
         return stacks
+
+    def take_spans(self) -> dict[Function, Span]:
+        """Return a span in which each function was seen running, at the top, since the last time."""
+        spans, self._spans = self._spans, {}
+        return spans
 
     def cost(self) -> float:
         """Return the CPU seconds that it took from other threads since the last call: none."""
@@ -256,7 +263,10 @@ class Threads:
         instruction = frame.f_lasti
         interrupted = is_interruptible(frame.f_code, instruction)
         used = max(thread.cpu - thread.counted, 0)
-        return Look(thread, used, ids, (ids[0], instruction), interrupted)
+        span = span_of(thread.ident)
+        if time.monotonic_ns() - self._now > TOO_LONG:  # it may have gone on since its walk
+            span = None
+        return Look(thread, used, ids, (ids[0], instruction), interrupted, span)
 
     def _count(self, look: Look, *, running: bool) -> None:
         """Count the time since the last look at a thread."""
@@ -264,6 +274,8 @@ class Threads:
         elapsed = self._now - thread.counted_at
         used = min(look.used, elapsed)
         self._place(look, used, running=running)
+        if running and look.span is not None:
+            self._spans[tally.stack[-1]] = look.span
         tally.hits += 1
         self._count_wait(thread, tally, elapsed - used)
         # not the clock: what it seems to have run ahead of the time counts next time

@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 
 from ox_otel import _ticks
-from ox_otel._accounts import Account, place_core_waits
 from ox_otel._fork import follow_forks
 from ox_otel._interpreter import blocks_signal
 from ox_otel._looks import Look, Site, Thread
 from ox_otel._names import Names
+from ox_otel._spans import is_traced
 from ox_otel._strangers import Strangers
 from ox_otel._tallies import Ids, Tally
 from ox_otel._threads import UNNOTICED, Threads, _cpu_of_others, _read_clock
+from ox_otel._tickers import Ticker, place_core_waits
 from ox_otel.recorders import Stack, Usage
 
 PACE = 5
@@ -36,6 +37,9 @@ CHECKED = 5
 
 GLANCE = 50
 """Threads at most that a sample looks at without a list of all."""
+
+SPAN_PACE = 5
+"""Samples from one to the next with a list of all, where somebody traces."""
 
 NO_SITE: Site = (0, 0)  # it is known who used CPU, whether it was seen running or not
 
@@ -73,8 +77,8 @@ class Ticks(Threads):
         self._interval = interval
         self._period = 0
         self._strangers = Strangers(names)
-        self._accounts: dict[int, Account] = {}  # by ident
-        self._by_handle: dict[int, Account] = {}
+        self._tickers: dict[int, Ticker] = {}  # by ident
+        self._by_handle: dict[int, Ticker] = {}
         self._deaf: set[Thread] = set()
         self._batches = 0  # since all clocks were read because it was time
         self._batch_at = 0
@@ -99,21 +103,21 @@ class Ticks(Threads):
 
         Returns None, and has done nothing, where that would not do: somebody has used CPU that
         these have not, or one of them does not tick, or no longer, or runs code that is not known
-        yet: to see its module takes a frame.
+        yet: to see its module takes a frame, and so does it, now and then, to see whose span it is in.
         """
-        if len(self._moving) > GLANCE:
+        if len(self._moving) > GLANCE or (is_traced() and not self._samples % SPAN_PACE):
             return None
         now = time.monotonic_ns()
         moved: list[tuple[Thread, int, Ids]] = []
         explained = self._explained
         for ident in self._moving:
-            account = self._accounts.get(ident)
-            cpu = _read_clock(account.thread) if account else 0
-            if not account or not cpu:
+            ticker = self._tickers.get(ident)
+            cpu = _read_clock(ticker.thread) if ticker else 0
+            if not ticker or not cpu:
                 return None
-            thread = account.thread
+            thread = ticker.thread
             if cpu != thread.cpu or not thread.seen:
-                stack = _ticks.look(account.handle) or ()
+                stack = _ticks.look(ticker.handle) or ()
                 ids = tuple([frame for frame in stack if isinstance(frame, int)])
                 if not ids or len(ids) < len(stack):
                     return None
@@ -127,21 +131,23 @@ class Ticks(Threads):
             self._count_parked(thread, self._samples - 1, self._previous)
             self._read(thread, cpu)
             used = max(cpu - thread.counted, 0)
-            self._count(Look(thread, used, ids, NO_SITE, interrupted=False), running=False)
+            self._count(
+                Look(thread, used, ids, NO_SITE, interrupted=False, span=None), running=False
+            )
         self._previous = now
         return bool(moved)
 
     def drain(self) -> dict[Stack, Usage]:
         """Return what each stack used since the last drain."""
         self._take()
-        for account in list(self._accounts.values()):
-            if account.due > PATIENCE * self._period:
-                if not account.ticks:
-                    self._deaf.add(account.thread)
-                    self._disarm(account)
+        for ticker in list(self._tickers.values()):
+            if ticker.due > PATIENCE * self._period:
+                if not ticker.ticks:
+                    self._deaf.add(ticker.thread)
+                    self._disarm(ticker)
                 else:
-                    self._give_up(account)
-        place_core_waits(self._accounts.values())
+                    self._give_up(ticker)
+        place_core_waits(self._tickers.values())
         return super().drain()
 
     def cost(self) -> float:
@@ -168,8 +174,8 @@ class Ticks(Threads):
     def _stand_back(self, reason: str) -> None:
         """Leave all threads to the portable engine, for *reason*."""
         global _owner  # noqa: PLW0603
-        for account in list(self._accounts.values()):
-            self._disarm(account)
+        for ticker in list(self._tickers.values()):
+            self._disarm(ticker)
         self.reason = reason
         self.name, self.pace = Threads.name, Threads.pace
         if _owner is self:
@@ -181,15 +187,15 @@ class Ticks(Threads):
     def _set_period(self, period: int) -> None:
         """Have each thread tick every *period* from now on, if that differs much."""
         if not 0.8 < self._period / period < 1.25:
-            for account in list(self._accounts.values()):
-                self._disarm(account)
+            for ticker in list(self._tickers.values()):
+                self._disarm(ticker)
             self._period = period
 
     def _arm(self, idents: Iterable[int]) -> None:
         """Give a timer to those of the threads that need one."""
         for ident in idents:
             thread = self._threads[ident]
-            if ident in self._accounts or thread.clock is None or thread in self._deaf:
+            if ident in self._tickers or thread.clock is None or thread in self._deaf:
                 continue
             native_id = ~(thread.clock >> 3)
             if blocks_signal(native_id, signal.SIGURG):
@@ -203,59 +209,59 @@ class Ticks(Threads):
             except OSError:
                 self._on_error("timer")
                 continue
-            account = Account(thread, handle)
-            self._accounts[ident] = self._by_handle[handle] = account
+            ticker = Ticker(thread, handle)
+            self._tickers[ident] = self._by_handle[handle] = ticker
 
-    def _disarm(self, account: Account) -> None:
+    def _disarm(self, ticker: Ticker) -> None:
         """End the ticks of a thread; what is due is not to be placed."""
-        _ticks.disarm(account.handle)
-        self._give_up(account)
-        del self._by_handle[account.handle]
-        del self._accounts[account.thread.ident]
+        _ticks.disarm(ticker.handle)
+        self._give_up(ticker)
+        del self._by_handle[ticker.handle]
+        del self._tickers[ticker.thread.ident]
 
-    def _give_up(self, account: Account) -> None:
-        self._unplaced(account).cpu += max(account.due, 0)
-        account.due = 0
+    def _give_up(self, ticker: Ticker) -> None:
+        self._unplaced(ticker).cpu += max(ticker.due, 0)
+        ticker.due = 0
 
-    def _unplaced(self, account: Account) -> Tally:
-        return self._tallies.unplaced(account.ids, account.ids)
+    def _unplaced(self, ticker: Ticker) -> Tally:
+        return self._tallies.unplaced(ticker.ids, ticker.ids)
 
     def _take(self) -> None:
         """Count the ticks since the last time."""
         for handle, weight, stack in _ticks.drain():
-            account = self._by_handle.get(handle)
-            if account is None:
+            ticker = self._by_handle.get(handle)
+            if ticker is None:
                 continue  # late
             if stack is None:
                 self._on_error("torn")
-                tally = self._unplaced(account)
+                tally = self._unplaced(ticker)
             elif not stack:
                 tally = self._tallies.unplaced((), ())
             else:
-                account.ids = tuple(
+                ticker.ids = tuple(
                     [
                         frame if isinstance(frame, int) else self._strangers.id_of(frame)
                         for frame in stack[: self._max_depth]
                     ]
                 )
-                tally = self._tallies.of(account.ids)
-            account.tick(tally, weight, weight * self._period)
+                tally = self._tallies.of(ticker.ids)
+            ticker.tick(tally, weight, weight * self._period)
 
     def _place(self, look: Look, used: int, *, running: bool) -> None:
         """Count the CPU of a thread that ticks as due, that of others as the portable engine does."""
-        account = self._accounts.get(look.thread.ident)
-        if account is None:
+        ticker = self._tickers.get(look.thread.ident)
+        if ticker is None:
             super()._place(look, used, running=running)
         else:
-            account.due += used
+            ticker.due += used
 
     def _count_wait(self, thread: Thread, tally: Tally, waited: int) -> None:
         """Count waiting of a thread that ticks so that it can be placed anew when more is known."""
-        account = self._accounts.get(thread.ident)
-        if account is None:
+        ticker = self._tickers.get(thread.ident)
+        if ticker is None:
             super()._count_wait(thread, tally, waited)
         else:
-            account.wait(tally, waited)
+            ticker.wait(tally, waited)
 
     def _recheck(self) -> None:
         """Have all clocks read after some batches; until then ask those first that moved lately."""
@@ -269,16 +275,16 @@ class Ticks(Threads):
 
     def _part(self, idents: AbstractSet[int]) -> None:
         """Part with threads that have ended, once their last ticks are counted."""
-        if ended := self._accounts.keys() - idents:
+        if ended := self._tickers.keys() - idents:
             self._take()
             for ident in ended:
-                self._disarm(self._accounts[ident])
+                self._disarm(self._tickers[ident])
         super()._part(idents)
 
     def _meet(self, ident: int) -> Thread:
         """Make the acquaintance of a new thread, which may have the ident of one that has ended."""
-        if ident in self._accounts:
-            self._disarm(self._accounts[ident])
+        if ident in self._tickers:
+            self._disarm(self._tickers[ident])
         return super()._meet(ident)
 
     def _forget(self) -> None:
@@ -286,7 +292,7 @@ class Ticks(Threads):
         if _owner is self:
             _ticks.forget()
         self._strangers.forget()
-        for account in self._accounts.values():
-            account.ids = ()
+        for ticker in self._tickers.values():
+            ticker.ids = ()
         self._batches = 0
         super()._forget()

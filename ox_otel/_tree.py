@@ -9,12 +9,13 @@ every process, so that the trees of a fleet add up. Where the tokens of two sibl
 (one pair in twelve million), the later one gets no node and stays in its parent.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from math import inf
 from zlib import crc32
 
 from ox_otel._heat import RETIRE_AFTER, Heat
+from ox_otel.profiles import TIMES
 from ox_otel.recorders import OTHER, TOKEN_LENGTH, Function, Node, Stack, Usage
 
 SERIES_PER_NODE = 2
@@ -22,12 +23,6 @@ SERIES_PER_NODE = 2
 
 DEPTH = 64
 """Levels below the root; what is deeper stays in the node at this level."""
-
-TIMES: Mapping[str, Callable[[Usage], float]] = {
-    "cpu": lambda usage: usage.cpu_seconds,
-    "wall": lambda usage: usage.cpu_seconds + usage.wait_seconds,
-}
-"""The times that a tree can be of, in seconds."""
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

@@ -8,9 +8,13 @@ Raises:
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeGuard, cast
 
 from ox_otel.recorders import Recorder
+
+OURS = ("prometheus", "otel", "otlp_profiles")
+"""The recorders that are part of this package, by name."""
 
 Port = int | range | str
 """A port, ports to choose from, or `unix:` with a path in which `{pid}` is the process."""
@@ -105,7 +109,7 @@ def as_recorders(value: object) -> tuple[str | Recorder, ...]:
         if isinstance(part, str):
             name = part.strip()
             module, colon, factory = name.partition(":")
-            if name not in ("", "prometheus", "otel") and not (module and colon and factory):
+            if name not in ("", *OURS) and not (module and colon and factory):
                 raise ValueError
             found += [name] if name else []
         elif is_recorder(part):
@@ -135,10 +139,12 @@ def as_host(value: object) -> str:
 
 
 def as_path(value: object) -> str:
-    """Return the path of a file."""
+    """Return the path of a file, whatever folder the process will work in later."""
     path = os.fspath(cast("str", value))
     if not path or "\0" in path:
         raise ValueError
+    with suppress(OSError):  # the present one has been removed
+        path = os.path.abspath(path)
     return path
 
 

@@ -8,13 +8,17 @@ import hmac
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from html import escape
+from functools import partial
 from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+from ox_otel._capture import CaptureError, TooManyCapturesError
+from ox_otel._page import FILES, POLICY, content
 from ox_otel._profiler import Profiler
 from ox_otel._settings import ConfigError
+from ox_otel._status import Wish
+from ox_otel._views import live, view
 
 MAX_BODY = 4096
 """Bytes of a request's body that any route needs; a server should refuse longer ones."""
@@ -33,7 +37,9 @@ class Request(NamedTuple):
     """A request; *path* begins at our own root, names of *headers* are in lower case.
 
     The values of a header that came more than once stand in one, with commas between them, so that
-    nobody is let in by one of them.
+    nobody is let in by one of them. A *trusted* request is let in as if it had the token: an
+    application that mounts us knows who sent it. *gone* says whether nobody waits for the answer any
+    more.
     """
 
     method: str
@@ -41,6 +47,8 @@ class Request(NamedTuple):
     query: str
     headers: Mapping[str, str]
     body: bytes = b""
+    trusted: bool = False
+    gone: Callable[[], bool] = lambda: False
 
 
 class Response(NamedTuple):
@@ -78,6 +86,10 @@ def respond(request: Request, exposure: Exposure) -> Response:
         return _refusal(request, exposure) or answer(request, exposure)
     except ConfigError as error:
         return plain(400, str(error))
+    except TooManyCapturesError as error:
+        return plain(429, str(error), {"Retry-After": "5"})
+    except CaptureError as error:
+        return plain(409, str(error))
     except Exception:
         exposure.profiler.count_error("request")
         return plain(500, "internal error")
@@ -86,20 +98,29 @@ def respond(request: Request, exposure: Exposure) -> Response:
 def _refusal(request: Request, exposure: Exposure) -> Response | None:
     """Return why *request* may not see or change anything, None if it may."""
     is_scrape = request.path == "/metrics"
-    if exposure.token is not None and not is_scrape:
-        given = request.headers.get("authorization", "").encode("utf-8", "backslashreplace")
-        # on bytes: comparing text raises for what is not ASCII
-        if not hmac.compare_digest(given, f"Bearer {exposure.token}".encode()):
+    # a page elsewhere may give its own name our address (DNS rebinding)
+    is_local = exposure.loopback and is_loopback(_host(request.headers.get("host", "")))
+    if request.trusted:
+        pass
+    elif exposure.token is not None and not is_scrape:
+        # a browser has no token to send before there is a page that asks for it
+        is_entrance = is_local and request.path in FILES
+        if not is_entrance and not _has_token(request.headers, exposure.token):
             return plain(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
     elif exposure.loopback:
-        # a page elsewhere may give its own name our address (DNS rebinding)
-        if not is_loopback(_host(request.headers.get("host", ""))):
+        if not is_local:
             return plain(421, "this host name is not served here")
     elif not is_scrape:
         return plain(403, "only /metrics is served here without OX_OTEL_TOKEN")
     if request.method == "POST" and _crosses_sites(request.headers):
         return plain(403, "another site's page may not change anything here")
     return None
+
+
+def _has_token(headers: Mapping[str, str], token: str) -> bool:
+    given = headers.get("authorization", "").encode("utf-8", "backslashreplace")
+    # on bytes: comparing text raises for what is not ASCII
+    return hmac.compare_digest(given, f"Bearer {token}".encode())
 
 
 def is_loopback(host: str) -> bool:
@@ -125,26 +146,30 @@ def _crosses_sites(headers: Mapping[str, str]) -> bool:
     return origin is not None and origin.split("://")[1:] != [headers.get("host")]
 
 
+def body_length(announced: str) -> int | None:
+    """Return the bytes that a Content-Length announces, None if they are more than are taken."""
+    # the number of digits first: `int` refuses thousands of them
+    if not announced.isdecimal() or len(announced) > 9 or int(announced) > MAX_BODY:
+        return None
+    return int(announced)
+
+
 def _metrics(request: Request, exposure: Exposure) -> Response:
     if exposure.metrics is None:
-        return plain(404, "the recorder prometheus is not in use")
+        return plain(404, "no metrics are served here")
     content_type, body = exposure.metrics(request.headers.get("accept", ""))
     return Response(200, {**_SECURITY, "Content-Type": content_type}, body)
 
 
-def _page(_: Request, exposure: Exposure) -> Response:
-    table = escape(exposure.profiler.show(limit=30))
-    status = escape(json.dumps(asdict(exposure.profiler.status()), indent=2))
-    verbs = "".join(
-        f'<form method="post" action="{verb}"><button>{verb}</button></form>'
-        for verb in ("pause", "unpause")
-    )
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>ox_otel</title>'
-        f"<h1>ox_otel</h1><pre>{table}</pre><pre>{status}</pre>{verbs}"
-        '<p><a href="metrics">metrics</a> <a href="status">status</a></p></html>'
-    )
-    return _response(200, "text/html; charset=utf-8", page)
+def _page(request: Request, _: Exposure) -> Response:
+    name, content_type = FILES[request.path]
+    headers = {**_SECURITY, "Content-Security-Policy": POLICY, "Content-Type": content_type}
+    return Response(200, headers, content(name))
+
+
+def _live(request: Request, exposure: Exposure) -> Response:
+    shown = live(request.query, exposure.profiler)
+    return _response(200, "application/json", json.dumps(shown, separators=(",", ":")))
 
 
 def _status(_: Request, exposure: Exposure) -> Response:
@@ -153,27 +178,54 @@ def _status(_: Request, exposure: Exposure) -> Response:
 
 def _pause(request: Request, exposure: Exposure) -> Response:
     exposure.profiler.pause()
-    exposure.profiler.share("paused")
-    return _status(request, exposure)
+    return _shared("paused", request, exposure)
 
 
 def _unpause(request: Request, exposure: Exposure) -> Response:
     exposure.profiler.unpause()
-    exposure.profiler.share("paused")
-    return _status(request, exposure)
+    return _shared("paused", request, exposure)
 
 
 def _interval(request: Request, exposure: Exposure) -> Response:
     sent = parse_qs(request.query) | parse_qs(request.body.decode("utf-8", "replace"))
     exposure.profiler.set_interval(sent.get("seconds", [""])[0])
-    exposure.profiler.share("interval")
+    return _shared("interval", request, exposure)
+
+
+def _shared(wish: Wish, request: Request, exposure: Exposure) -> Response:
+    """Have the service do as this process does; answer with its status."""
+    try:
+        exposure.profiler.share(wish)
+    except OSError:  # this process may not write there, for it has given up its rights
+        exposure.profiler.count_error("request")
+        return plain(500, "done, but by this process alone: its service cannot be told")
     return _status(request, exposure)
 
 
+def _profile(
+    request: Request,
+    exposure: Exposure,
+    *,
+    form: str | None = None,
+    time: str | None = None,
+    seconds: str | None = None,
+) -> Response:
+    """Return the profile that is asked for, where it is not given; headers alone need no capture."""
+    wanted = view(request.query, form, time, seconds)
+    is_head = request.method == "HEAD"
+    body = b"" if is_head else wanted.make(exposure.profiler, request.gone)
+    return Response(200, {**_SECURITY, **wanted.headers}, body)
+
+
 _ROUTES: Mapping[str, Mapping[str, Callable[[Request, Exposure], Response]]] = {
-    "/": {"GET": _page},
+    **{path: {"GET": _page} for path in FILES},
+    "/live.json": {"GET": _live},
     "/metrics": {"GET": _metrics},
     "/status": {"GET": _status},
+    "/profile": {"GET": _profile},
+    "/flamegraph.json": {"GET": partial(_profile, form="frame")},
+    "/debug/pprof/profile": {"GET": partial(_profile, form="pprof", time="cpu", seconds="30")},
+    "/debug/pprof/wall": {"GET": partial(_profile, form="pprof", time="wall", seconds="30")},
     "/pause": {"POST": _pause},
     "/unpause": {"POST": _unpause},
     "/interval": {"POST": _interval},

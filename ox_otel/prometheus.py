@@ -13,16 +13,25 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import REGISTRY, CollectorRegistry
+from prometheus_client.samples import Exemplar as FamilyExemplar
 
 from ox_otel._fork import follow_forks, uncut
-from ox_otel._metrics import METRICS, WAKEUP_DELAY, delay_buckets
+from ox_otel._metrics import METRICS, WAKEUP_DELAY, delay_buckets, examples
 from ox_otel._multiprocess import MULTIPROCESS
 from ox_otel._profiler import Profiler
 from ox_otel._status import Status
-from ox_otel.recorders import NOTHING, Batch, CountingRecorder, Function, Node
+from ox_otel.recorders import (
+    NOTHING,
+    Batch,
+    CountingRecorder,
+    Exemplar,
+    Function,
+    Node,
+    RouteUsage,
+)
 
-Key = Function | Node
-"""What has series: they appear, end and have heirs together."""
+Key = Function | Node | str
+"""What has series, a route by its name: they appear, end and have heirs together."""
 
 
 def expose(accept: str, registry: CollectorRegistry = REGISTRY) -> tuple[str, bytes]:
@@ -89,7 +98,8 @@ class PrometheusRecorder:
     def _visible(self) -> Batch:
         """Return what has been counted, with the series at 0 that no collection has shown yet."""
         counted, heirs = self._recorded
-        shown, self._shown = self._shown, frozenset({*counted.functions, *counted.tree})
+        shown = self._shown
+        self._shown = frozenset({*counted.functions, *counted.tree, *counted.routes})
         if shown is None:
             return counted
         # an heir carries on what was shown under other names: a 0 would make it count again
@@ -99,17 +109,38 @@ class PrometheusRecorder:
             for function, usage in counted.functions.items()
         }
         tree = {node: time if node in shown else 0 for node, time in counted.tree.items()}
-        return replace(counted, functions=functions, tree=tree)
+        routes = {
+            route: usage if route in shown else RouteUsage()
+            for route, usage in counted.routes.items()
+        }
+        exemplars = {f: exemplar for f, exemplar in counted.exemplars.items() if f in shown}
+        return replace(counted, functions=functions, tree=tree, routes=routes, exemplars=exemplars)
 
 
 def _families(counted: Batch, status: Status) -> list[Family]:
     families: list[Family] = []
     for metric in METRICS:
-        kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-        family = kind(f"ox_profile_{metric.name}", metric.text, labels=metric.labels)
-        for labels, value in metric.read(counted, status):
-            family.add_metric(labels, value)
-        families.append(family)
+        head = f"ox_profile_{metric.name}", metric.text
+        values = metric.read(counted, status)
+        if metric.kind == "counter":
+            counter = CounterMetricFamily(*head, labels=metric.labels)
+            exemplars = examples(metric, counted.exemplars)
+            for labels, value in values:
+                counter.add_metric(labels, value, exemplar=_exemplar(exemplars.get(labels)))
+            families.append(counter)
+        else:
+            gauge = GaugeMetricFamily(*head, labels=metric.labels)
+            for labels, value in values:
+                gauge.add_metric(labels, value)
+            families.append(gauge)
     delays = HistogramMetricFamily("ox_profile_wakeup_delay_seconds", WAKEUP_DELAY)
     delays.add_metric((), delay_buckets(counted), counted.delay_seconds)
     return [*families, delays]
+
+
+def _exemplar(exemplar: Exemplar | None) -> FamilyExemplar | None:
+    """Return an exemplar as OpenMetrics has it; other formats leave it out."""
+    if exemplar is None:
+        return None
+    labels = {"trace_id": exemplar.trace_id, "span_id": exemplar.span_id}
+    return FamilyExemplar(labels, exemplar.cpu_seconds, exemplar.seen_at)

@@ -20,6 +20,10 @@ UNPLACED = "__unplaced__"
 """The function under which CPU time counts of which only the caller's module is known."""
 
 
+UNMATCHED = "__unmatched__"
+"""The route under which requests count that no route of the application has matched."""
+
+
 class Function(NamedTuple):
     """A function by name: valid, printable text of at most 150 characters each.
 
@@ -66,6 +70,43 @@ class Usage(NamedTuple):
 
 NOTHING = Usage()
 
+REST = Function(OTHER, OTHER)
+"""What everything counts for that has no series of its own, nor its module one."""
+
+
+class Exemplar(NamedTuple):
+    """A span of a trace in which a function was seen running, at the top of the stack.
+
+    *trace_id* (32 hexadecimal digits) and *span_id* (16) are OpenTelemetry's; the span is one that
+    is sampled. *cpu_seconds* is what the function gained in that batch, *seen_at* when it was seen,
+    in seconds since 1970.
+    """
+
+    trace_id: str
+    span_id: str
+    cpu_seconds: float
+    seen_at: float
+
+
+class RouteUsage(NamedTuple):
+    """What requests of one route used; *cpu_seconds* are of all threads that worked for them.
+
+    *requests* are those that are over. *wait_seconds* is the rest of the time that they took.
+    """
+
+    requests: int = 0
+    cpu_seconds: float = 0.0
+    wait_seconds: float = 0.0
+
+    def plus(self, other: "RouteUsage") -> "RouteUsage":
+        """Return the sum, field by field."""
+        return RouteUsage(
+            self.requests + other.requests,
+            self.cpu_seconds + other.cpu_seconds,
+            self.wait_seconds + other.wait_seconds,
+        )
+
+
 TOKEN_LENGTH = 5
 """Letters that a node's path has for each level."""
 
@@ -107,6 +148,7 @@ class Batch:
         tree: self time of each node of the calling-context tree, in whole nanoseconds: their sum
             is all the time observed in the state that the tree is of, exactly and in any order.
             With each node the ones above it are there. Empty where there is no tree.
+        routes: what requests used, by the route that they took; `OTHER` and `UNMATCHED` included.
         samples: samples taken; one sample looks at all threads at one instant.
         missed: samples that came too late to be taken.
         delays: samples by how late they were taken: how many up to each bound in seconds, counted
@@ -116,11 +158,13 @@ class Batch:
         errors: what went wrong, counted by kind.
         retired: series that end with this batch, each with the series that carries its total on.
         retired_nodes: the same for nodes of the tree.
+        exemplars: for functions that gained self CPU in a span, one such span, the latest.
     """
 
     functions: Mapping[Function, Usage] = field(default_factory=dict)
     stacks: Mapping[Stack, Usage] = field(default_factory=dict)
     tree: Mapping[Node, int] = field(default_factory=dict)
+    routes: Mapping[str, RouteUsage] = field(default_factory=dict)
     samples: int = 0
     missed: int = 0
     delays: Mapping[float, int] = field(default_factory=dict)
@@ -129,12 +173,14 @@ class Batch:
     errors: Mapping[str, int] = field(default_factory=dict)
     retired: Mapping[Function, Function] = field(default_factory=dict)
     retired_nodes: Mapping[Node, Node] = field(default_factory=dict)
+    exemplars: Mapping[Function, Exemplar] = field(default_factory=dict)
 
     def plus(self, later: "Batch") -> "Batch":
         """Return this batch and a *later* one as one, without the stacks: these have no bound."""
         return Batch(
             functions=_grown(self.functions, later.functions, later.retired, Usage.plus),
             tree=_grown(self.tree, later.tree, later.retired_nodes, add),
+            routes=_grown(self.routes, later.routes, {}, RouteUsage.plus),
             samples=self.samples + later.samples,
             missed=self.missed + later.missed,
             delays=_sums(self.delays, later.delays),
@@ -143,6 +189,10 @@ class Batch:
             errors=_sums(self.errors, later.errors),
             retired=_chained(self.retired, later.retired),
             retired_nodes=_chained(self.retired_nodes, later.retired_nodes),
+            exemplars={
+                **{f: e for f, e in self.exemplars.items() if f not in later.retired},
+                **later.exemplars,
+            },
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
-from ox_otel.recorders import NOTHING, OTHER, Batch, Function, Recorder, Stack, Usage
+from ox_otel.recorders import NOTHING, OTHER, REST, Batch, Function, Recorder, Stack, Usage
 
 ROUNDS = 400
 KEPT_BYTES_PER_ROUND = 100
@@ -69,7 +69,7 @@ AWKWARD = (
     Function("m" * 150, "f" * 150),
     Function("a,b=c;d", "{e}%s|f"),
     Function(" ", "outer.<locals>.<lambda>"),
-    Function(OTHER, OTHER),
+    REST,
 )
 
 

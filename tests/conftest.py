@@ -3,6 +3,9 @@
 import os
 import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import NamedTuple
 
 import hypothesis
 import pytest
@@ -40,3 +43,53 @@ def _traces() -> list[object]:
         *own_idents,
         *(name for name in REGISTRY._names_to_collectors if name.startswith("ox_profile")),
     ]
+
+
+class Sent(NamedTuple):
+    """What a receiver was sent."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Receiver:
+    """A server on loopback that keeps what is sent and answers as it is told."""
+
+    def __init__(self) -> None:
+        self.requests: list[Sent] = []
+        self.status, self.headers, self.answer = 200, dict[str, str](), b""
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                receiver.requests.append(Sent(self.path, headers, body))
+                self.send_response(receiver.status)
+                for name, value in receiver.headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(receiver.answer)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self._thread = Thread(target=self.server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self.server.shutdown()
+        self.server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A collector that takes everything, until it is told otherwise."""
+    receiver = Receiver()
+    yield receiver
+    receiver.close()

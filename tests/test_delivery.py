@@ -250,15 +250,15 @@ def test_a_recorder_that_hangs_is_said_to(
     began = time.monotonic()
     courier.deliver(batch(1), began)
     assert recorder.begun.wait(10)
-    assert not courier.hangs(began)
+    assert not courier.delivery.hangs(began)
     for second in range(1, 100):
         courier.deliver(batch(1), began + PATIENCE + 10 + second)
-    assert courier.hangs(began + PATIENCE + 100)
+    assert courier.delivery.hangs(began + PATIENCE + 100)
     assert {"recorder": 1} == errors
     recorder.free.set()
     courier.end()
     courier.join(10)
-    assert not courier.hangs(began + 1e9)
+    assert not courier.delivery.hangs(began + 1e9)
 
 
 def test_the_thread_begins_with_the_first_batch_and_can_begin_again(errors: Counter[str]) -> None:

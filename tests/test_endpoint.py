@@ -15,6 +15,7 @@ from threading import Event
 import pytest
 
 from ox_otel import Profiler, Settings, _endpoint
+from ox_otel._capture import MAX_CAPTURES
 from ox_otel._endpoint import MAX_CONNECTIONS, Endpoint
 from ox_otel._native import Worker
 from ox_otel.http import MAX_BODY, Exposure
@@ -258,6 +259,56 @@ def test_more_connections_than_answered(endpoint: Endpoint) -> None:
         assert MAX_CONNECTIONS == len(busy(endpoint))
     until_none_is_busy(endpoint)
     assert 200 == ask(endpoint)[0]
+
+
+def capturing(endpoint: Endpoint, exposure: Exposure, number: int) -> list[socket.socket]:
+    """Return so many connections that each wait for a long capture, which has begun."""
+    waiting = [connect(endpoint) for _ in range(number)]
+    for connection in waiting:
+        connection.sendall(b"GET /debug/pprof/wall?seconds=300 HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    until_captures_are(number, exposure)
+    return waiting
+
+
+def until_captures_are(number: int, exposure: Exposure) -> None:
+    """Wait until so many captures are being made."""
+    deadline = time.monotonic() + 30.0
+    captures = exposure.profiler._pipeline.captures
+    while number != len([one for one in captures._running if one.began]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_captures_leave_room_for_scrapes(endpoint: Endpoint, exposure: Exposure) -> None:
+    """While as many captures are made as can be, one more is refused, and scrapes are answered."""
+    waiting = capturing(endpoint, exposure, MAX_CAPTURES)
+    assert 429 == ask(endpoint, path="/debug/pprof/profile?seconds=300")[0]
+    for _ in range(20):
+        assert (200, METRICS) == ask(endpoint)
+    for connection in waiting:
+        connection.close()
+    until_captures_are(0, exposure)  # nobody waits for them any more
+    assert 200 == ask(endpoint, path="/debug/pprof/profile?seconds=0.1")[0]
+    assert {} == exposure.profiler.snapshot().errors
+
+
+def test_a_capture_ends_with_the_endpoint(exposure: Exposure) -> None:
+    """`close` waits for no capture, and leaves none behind."""
+    endpoint = Endpoint("127.0.0.1", 0, exposure)
+    [connection] = capturing(endpoint, exposure, 1)
+    with connection:
+        began = time.monotonic()
+        endpoint.close()
+        assert time.monotonic() - began < 3.0
+    until_captures_are(0, exposure)
+    until_none_is_busy(endpoint)
+
+
+def test_a_head_of_a_capture(endpoint: Endpoint) -> None:
+    """Nothing is said of the length of what has not been made."""
+    head = tell(endpoint, b"HEAD /debug/pprof/wall HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    assert head.startswith(b"HTTP/1.0 200 ")
+    assert b"content-length" not in head.lower()
 
 
 def busy(endpoint: Endpoint) -> list[Worker]:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +41,12 @@ def end(pid):
 def until(condition):
     while not condition(): time.sleep(0.005)
 """
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until *condition* holds."""
+    while not condition():
+        time.sleep(0.001)
 
 
 def run(code: str) -> tuple[str, str]:
@@ -318,8 +326,8 @@ def test_a_master_is_sampled_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 HELD = """
 profiler = ox_otel.install(interval=0.005)
 until(lambda: profiler.status().samples)
-held = [profiler._changing, profiler._pipeline._counting]
-for lock in held: lock.acquire()  # by whoever starts, ends or counts something right now
+held = [profiler._changing, ox_otel._fork.uncut._door]
+for lock in held: lock.acquire()  # by whoever starts, ends or forks right now
 def live():
     profiler.cancel()
     print(profiler.status().state)
@@ -335,6 +343,38 @@ print(end(pid), profiler.status().state)
 def test_locks_that_others_hold_are_made_anew() -> None:
     """A child can be controlled, and counts, whoever held a lock of ours at the fork."""
     assert ("stopped\nrunning {'scrape': 1}\n0 running\n", "") == run(HELD)
+
+
+LEFT = """
+import ox_otel._profiler, tempfile
+ox_otel._profiler.STOP_SECONDS = 15  # far from what a busy machine takes
+class Hanging:
+    def record(self, batch):
+        hanging.set()
+        time.sleep(100)
+hanging = threading.Event()
+folder = tempfile.mkdtemp()
+profiler = ox_otel.install(interval=0.005, run_dir=folder, recorders=[Hanging()])
+hanging.wait()
+def names(): return [name for name in os.listdir(folder) if name.endswith(".sock")]
+alone = names()
+arbiter = {"__name__": "gunicorn.arbiter", "os": os}
+exec("def spawn(): return os.fork()", arbiter)
+began = time.monotonic()
+pid = arbiter["spawn"]()
+if pid == 0:
+    until(lambda: names() and names() != alone)
+    ox_otel._profiler.STOP_SECONDS = 0.1  # its recorder hangs, too
+    ox_otel.uninstall()
+    os._exit(0)
+print(time.monotonic() - began < 10, end(pid), names())
+os._exit(sys.stdout.flush() or 0)
+"""
+
+
+def test_a_master_leaves_the_service_at_once() -> None:
+    """A worker is in the service, its master no more; no recorder holds up the fork for long."""
+    assert ("True 0 []\n", "") == run(LEFT)
 
 
 IMPORTS = """
@@ -397,6 +437,89 @@ def test_work_that_forks_does_not_wait_for_itself() -> None:
             uncut.open()
 
     assert min(seconds) < WAIT_SECONDS / 2
+
+
+def test_work_within_work_is_not_cut() -> None:
+    """A fork waits for the whole of what a thread does, though a part of it is over."""
+    inside, leave = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with uncut:
+            with uncut:
+                pass
+            inside.set()
+            leave.wait()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    inside.wait()
+    began = time.monotonic()
+    uncut.close()
+    seconds = time.monotonic() - began
+    uncut.open()
+    leave.set()
+    worker.join()
+
+    assert seconds >= WAIT_SECONDS
+
+
+def test_work_within_work_does_not_wait_for_the_fork_that_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who is inside already comes in once more while a fork holds the door."""
+    monkeypatch.setattr(_fork, "WAIT_SECONDS", 20)
+    inside, closing = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with uncut:
+            inside.set()
+            closing.wait()
+            until(uncut._door.locked)
+            with uncut:
+                pass
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    inside.wait()
+    closing.set()
+    began = time.monotonic()
+    uncut.close()
+    seconds = time.monotonic() - began
+    uncut.open()
+    worker.join()
+
+    assert seconds < 10
+
+
+FAULTY = """
+import logging
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+from ox_otel._fork import follow_forks
+def fail(): raise OSError
+follow_forks(fail, fail)
+follow_forks(lambda: print("renewed"), lambda: print("resumed"))
+print(end(child(lambda: None)))
+"""
+
+
+def test_a_fault_after_a_fork_is_of_one_follower_only() -> None:
+    """Who raises while a child begins anew keeps nobody else from it; it is said once."""
+    said = "ox_otel: not in order after a fork: OSError\n"
+    assert (f"{said}renewed\nresumed\n0\n", "") == run(FAULTY)
+
+
+STARTED = """
+import subprocess
+profiler = ox_otel.install(port="0", run_dir={folder!r})
+def threads(): print(len(os.listdir("/proc/self/task")), profiler.status().pid == os.getpid(), flush=True)
+subprocess.run(["true"], preexec_fn=threads, check=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows threads in /proc")
+def test_nothing_is_started_before_another_program_is(tmp_path: Path) -> None:
+    """The child that `subprocess` forks for a `preexec_fn` begins anew, but without threads of ours."""
+    assert ("1 True\n", "") == run(STARTED.format(folder=str(tmp_path / "run")))
 
 
 def test_who_is_gone_is_not_told() -> None:

@@ -1,31 +1,40 @@
 """HTTP: who may see and change what, and what every answer looks like."""
 
+import gzip
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator
-from html.parser import HTMLParser
+from contextlib import ExitStack
 from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ox_otel import Batch, Function, Profiler, Settings, Usage
+from ox_otel import Profiler, Settings
+from ox_otel._capture import MAX_CAPTURES
+from ox_otel._page import FILES
+from ox_otel.formats import FORMATS
 from ox_otel.http import TOO_LARGE, TOO_MANY, Exposure, Request, Response, is_loopback, respond
 
 TOKEN = "0123456789abcdef"  # noqa: S105
 SECRET = "a secret of the environment"  # noqa: S105
 
 METHODS = {
-    "/": "GET",
     "/metrics": "GET",
     "/status": "GET",
     "/pause": "POST",
     "/unpause": "POST",
     "/interval": "POST",
-}
+    "/profile": "GET",
+    "/flamegraph.json": "GET",
+    "/debug/pprof/profile": "GET",
+    "/debug/pprof/wall": "GET",
+    "/live.json": "GET",
+} | dict.fromkeys(FILES, "GET")
+PROFILES = [path for path in METHODS if "prof" in path or "flame" in path]
 ROUTES = [*METHODS, "/nowhere"]
 
 
@@ -122,10 +131,15 @@ def test_who_may_do_what(profiler: Profiler, who: str, where: str) -> None:
             expected = 405
         elif path == "/metrics":
             expected = to_metrics
+        elif path in FILES and where == "loopback, token" and to_metrics == 200:
+            expected = 200  # the page that asks for the token
         else:
             expected = to_change if method == "POST" else to_show
+        if path in PROFILES and expected == 200:
+            expected = 400  # so short a time is refused, but only to those who may see anything
         before = (profiler.is_paused(), profiler.status().interval)
-        answer = ask(exposure, method, path, "seconds=0.05", **WHO[who])
+        query = "seconds=10" if path == "/live.json" else "seconds=0.05"
+        answer = ask(exposure, method, path, query, **WHO[who])
         assert (path, method, expected) == (path, method, answer.status)
         assert expected == 200 or before == (profiler.is_paused(), profiler.status().interval)
         profiler.unpause()
@@ -183,6 +197,21 @@ def test_the_name_of_another_address_in_the_path(exposure: Exposure) -> None:
         assert 404 == ask(exposure, "GET", path).status
 
 
+def test_whom_the_host_trusts(profiler: Profiler) -> None:
+    """They need no token where anybody may come; pages of other sites are refused as ever."""
+    pause = Request("POST", "/pause", "", {"host": "app.example"}, trusted=True)
+    foreign = pause._replace(headers={"host": "app.example", "origin": "http://evil.example"})
+    for token in (None, TOKEN):
+        exposure = Exposure(profiler, expose, token, loopback=False)
+        for path in ("/", "/status", "/metrics"):
+            request = Request("GET", path, "", {}, trusted=True)
+            assert 200 == respond(request, exposure).status
+        assert 403 == respond(foreign, exposure).status
+        assert not profiler.is_paused()
+        assert 200 == respond(pause, exposure).status
+        profiler.unpause()
+
+
 def test_a_token_is_compared_in_constant_time(
     profiler: Profiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,7 +256,7 @@ def test_reading_changes_nothing(exposure: Exposure) -> None:
     """No GET or HEAD has an effect, on no route and with no query."""
     before = (exposure.profiler.is_paused(), exposure.profiler.status().interval)
     for path, method in product(ROUTES, ("GET", "HEAD")):
-        ask(exposure, method, path, "seconds=5")
+        ask(exposure, method, path, "seconds=0.1")
         assert before == (exposure.profiler.is_paused(), exposure.profiler.status().interval)
 
 
@@ -264,7 +293,7 @@ def test_what_a_wrong_method_is_told(exposure: Exposure) -> None:
 def test_what_a_missing_token_is_told(profiler: Profiler) -> None:
     """401 says what kind of credentials are asked for."""
     exposure = Exposure(profiler, expose, TOKEN, loopback=True)
-    assert "Bearer" == ask(exposure, "GET", "/").headers["WWW-Authenticate"]
+    assert "Bearer" == ask(exposure, "GET", "/status").headers["WWW-Authenticate"]
 
 
 def test_the_status(exposure: Exposure) -> None:
@@ -303,10 +332,13 @@ def all_answers(exposure: Exposure) -> Iterator[Response]:
     """Yield an answer of every kind."""
     for path, method in product(ROUTES, ("GET", "POST", "PUT")):
         for host in ("localhost", "evil.example"):
-            yield ask(exposure, method, path, "seconds=1", host=host)
+            yield ask(exposure, method, path, "seconds=0.1", host=host)
+    for name in FORMATS:
+        yield ask(exposure, "GET", "/profile", f"seconds=0.1&time=wall&format={name}")
+    yield ask(exposure, "GET", "/profile", "time=wall")
     for token in (TOKEN, "x" * 16):
         locked = exposure._replace(token=token)
-        yield ask(locked, "GET", "/", authorization=f"Bearer {TOKEN}")
+        yield ask(locked, "GET", "/status", authorization=f"Bearer {TOKEN}")
     yield ask(exposure._replace(loopback=False), "GET", "/")
     yield ask(exposure._replace(metrics=None), "GET", "/metrics")
     yield ask(exposure, "POST", "/interval", "seconds=x")
@@ -335,33 +367,120 @@ def test_no_answer_holds_what_is_the_hosts_alone(
     local = "a secret of a local variable"
     time.sleep(0.1)  # to be seen here
     for answer in all_answers(exposure):
+        is_packed = answer.body.startswith(b"\x1f\x8b")
+        shown = gzip.decompress(answer.body) if is_packed else answer.body
         for secret in (SECRET, "of-an-argument", local, TOKEN, os.getcwd(), __file__, sys.prefix):
-            assert secret.encode() not in answer.body
+            assert secret.encode() not in shown
 
 
-class Tags(HTMLParser):
-    """Collects the tags of a page."""
+def test_the_page(exposure: Exposure) -> None:
+    """The page may run its own script and ask its own address, and nothing else."""
+    answer = ask(exposure, "GET", "/")
+    assert "text/html; charset=utf-8" == answer.headers["Content-Type"]
+    policy = dict(
+        part.split(" ", 1) for part in answer.headers["Content-Security-Policy"].split("; ")
+    )
+    allowed = {what for what, whom in policy.items() if whom != "'none'"}
+    assert {"script-src", "style-src", "img-src", "connect-src"} == allowed
+    assert {"'self'"} == {policy[what] for what in allowed}
+    for path in FILES:
+        assert ask(exposure, "GET", path).body
 
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.feed(page)
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        """Note a tag."""
-        self.tags.add(tag)
+def test_what_has_happened_lately(exposure: Exposure) -> None:
+    """From the first question on, the stacks of the last seconds are kept, and told with the status."""
+    deadline = time.monotonic() + 20
+    while not (shown := json.loads(ask(exposure, "GET", "/live.json", "seconds=10").body))[
+        "seconds"
+    ]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "running" == shown["status"]["state"]
+    assert ["cpu", "wait", "wall"] == shown["times"]
+    assert f"{__name__}.test_what_has_happened_lately" in shown["names"]
 
 
-def test_a_name_is_no_markup(exposure: Exposure) -> None:
-    """A function whose name looks like markup is shown as text."""
-    plain = Tags(ask(exposure, "GET", "/").body.decode()).tags
-    name = '</pre><img src=x onerror=alert(1)><script>"&'
-    usage = Usage(10**9, 10**9, 1e9, 0.0, 1e9, 0.0)
-    exposure.profiler._pipeline.counts.record(Batch({Function("m", name): usage}))
-    exposure.profiler._failure = name  # a reason, which may name a class of the host's
-    page = ask(exposure, "GET", "/").body.decode()
-    assert 2 == page.count("&lt;img src=x")
-    assert plain == Tags(page).tags
+@pytest.mark.parametrize(("tree", "times"), [("cpu", ["cpu"]), ("wall", ["wall"]), ("off", [])])
+def test_what_has_happened_since_the_start(tree: str, times: list[str]) -> None:
+    """The tree is of the time that it is kept for; the table of functions has all times."""
+    here = f"{__name__}.test_what_has_happened_since_the_start"
+    with Profiler(Settings(tree=tree)) as profiler:
+        exposure = Exposure(profiler, None, None, loopback=True)
+        deadline, shown = time.monotonic() + 20, {"names": []}
+        while here not in shown["names"]:
+            assert time.monotonic() < deadline
+            shown = json.loads(ask(exposure, "GET", "/live.json").body)
+    assert times == shown["times"]
+    assert here in {shown["names"][name] for name, *_ in shown["functions"]}
+
+
+@pytest.mark.parametrize("seconds", ["0", "61", "-1", "nan", "x"])
+def test_more_seconds_than_are_kept(exposure: Exposure, seconds: str) -> None:
+    """What is not kept is refused, with what is accepted."""
+    answer = ask(exposure, "GET", "/live.json", f"seconds={seconds}")
+    assert 400 == answer.status
+    assert b"a number from 1 to 60" in answer.body
+
+
+def test_a_profile_of_the_seconds_to_come(exposure: Exposure) -> None:
+    """Each route of profiles waits so long, and answers in the format and with the time it has."""
+    for path, query, content_type, name in (
+        ("/profile", "format=speedscope&time=wait", "application/json", "wait.speedscope.json"),
+        ("/flamegraph.json", "time=wall", "application/json", "wall.frame.json"),
+        ("/debug/pprof/profile", "", "application/octet-stream", "cpu.pb.gz"),
+        ("/debug/pprof/wall", "", "application/octet-stream", "wall.pb.gz"),
+    ):
+        began = time.monotonic()
+        answer = ask(exposure, "GET", path, f"seconds=0.3&{query}")
+        assert 200 == answer.status
+        assert content_type == answer.headers["Content-Type"]
+        assert f'attachment; filename="{name}"' == answer.headers["Content-Disposition"]
+        assert time.monotonic() - began >= 0.3
+        if name.endswith("gz"):
+            assert name.partition(".")[0].encode() in gzip.decompress(answer.body)
+
+
+def test_a_profile_since_the_start(exposure: Exposure) -> None:
+    """Without seconds nobody waits: it is what the tree has."""
+    answer = ask(exposure, "GET", "/flamegraph.json")
+    assert "total" == json.loads(answer.body)[0]["label"]
+    answer = ask(exposure, "GET", "/profile", "time=wall")
+    assert (409, b"since the start there is only cpu") == (answer.status, answer.body[:33])
+
+
+def test_who_wants_headers_only_waits_for_nothing(exposure: Exposure) -> None:
+    """HEAD tells of a capture without making it, and refuses what would be refused."""
+    began = time.monotonic()
+    answer = ask(exposure, "HEAD", "/debug/pprof/profile", "seconds=300")
+    assert (200, "application/octet-stream", b"") == (
+        answer.status,
+        answer.headers["Content-Type"],
+        answer.body,
+    )
+    assert 400 == ask(exposure, "HEAD", "/debug/pprof/profile", "seconds=301").status
+    assert time.monotonic() - began < 60
+
+
+def test_a_profile_that_is_not_to_be_had(exposure: Exposure) -> None:
+    """Paused, it is refused with the reason; where there are too many, with when to come again."""
+    exposure.profiler.pause()
+    answer = ask(exposure, "GET", "/debug/pprof/wall", "seconds=300")
+    assert (409, b"nothing can be captured: paused\n") == (answer.status, answer.body)
+    exposure.profiler.unpause()
+    with ExitStack() as captures:
+        for _ in range(MAX_CAPTURES):
+            captures.enter_context(exposure.profiler._pipeline.captures.another())
+        answer = ask(exposure, "GET", "/debug/pprof/wall", "seconds=300")
+        assert (429, "5") == (answer.status, answer.headers["Retry-After"])
+
+
+def test_whoever_has_gone_is_not_waited_for(exposure: Exposure) -> None:
+    """A capture ends when the server says that the client has hung up."""
+    headers = {"host": "localhost"}
+    request = Request("GET", "/profile", "seconds=300", headers, gone=lambda: True)
+    began = time.monotonic()
+    assert 200 == respond(request, exposure).status
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(
@@ -394,6 +513,7 @@ requests = st.builds(
     anything,
     st.dictionaries(names, st.sampled_from(["localhost", "http://localhost"]) | anything),
     st.binary(max_size=50),
+    trusted=st.just(False),
 )
 
 
@@ -401,8 +521,8 @@ requests = st.builds(
 def test_any_request(request: Request, token: str | None) -> None:
     """Whatever is asked, there is an answer, and nobody gets in by chance."""
     answer = respond(request, Exposure(stopped, expose, token, loopback=True))
-    assert answer.status in (200, 400, 401, 403, 404, 405, 421)
-    if answer.status == 200 and request.path != "/metrics":
+    assert answer.status in (200, 400, 401, 403, 404, 405, 409, 421)
+    if answer.status == 200 and request.path not in ("/metrics", *FILES):
         assert token is None
     if answer.status == 200:
         assert request.headers["host"].lower().startswith(("localhost", "127.", "["))

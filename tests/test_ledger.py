@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 
 from ox_otel._heat import RETIRE_AFTER
 from ox_otel._ledger import Ledger
-from ox_otel.recorders import NOTHING, OTHER, Batch, Function, Stack, Usage
-
-REST = Function(OTHER, OTHER)
+from ox_otel.recorders import NOTHING, OTHER, REST, Batch, Function, Stack, Usage
 
 
 def usage(hits: int, cpu_seconds: float = 0.0, wait_seconds: float = 0.0) -> Usage:

@@ -161,6 +161,45 @@ def test_no_threads_to_be_had() -> None:
     assert (0, expected) == (status, stdout)
 
 
+RIGHTS = """
+import tempfile, urllib.error, urllib.request
+folder = tempfile.mkdtemp()  # of mode 0700
+os.makedirs(f"{folder}/run", 0o700)
+profiler = ox_otel.install(
+    interval=0.005, max_overhead=1, port=0, run_dir=f"{folder}/run", kill_file=f"{folder}/off" if KILL_FILE else None
+)
+until(lambda: profiler.status().samples)
+def post(path):
+    try: return urllib.request.urlopen(profiler.url + path, b"").read()
+    except urllib.error.HTTPError as error: return error.read()
+print(post("/unpause")[:1])
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+before = profiler.status().samples
+if KILL_FILE:
+    until(lambda: profiler.status().state == "suspended")
+    print(profiler.status().reason)
+else:
+    until(lambda: profiler.status().samples > before + 300)  # several batches
+    profiler.snapshot()
+metrics = urllib.request.urlopen(profiler.url + "/metrics").read()
+print(post("/pause"), profiler.is_paused(), b"ox_profile" in metrics)
+ox_otel.uninstall()
+print(profiler.snapshot().errors)
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root has rights to give up"
+)
+@pytest.mark.parametrize("kill_file", [False, True])
+def test_rights_are_given_up(*, kill_file: bool) -> None:
+    """A process that began as root goes on, and says what it cannot do any more."""
+    reason = "the kill file cannot be looked for: PermissionError\n" if kill_file else ""
+    alone = b"done, but by this process alone: its service cannot be told\n"
+    expected = f"b'{{'\n{reason}{alone} True True\n{{'request': 1}}\n"
+    assert (0, expected, "") == run(f"KILL_FILE = {kill_file}\n{RIGHTS}")
+
+
 RELOADED = """
 import importlib
 first = ox_otel.install(interval=0.005)

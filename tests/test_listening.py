@@ -1,14 +1,16 @@
 """Where the endpoint listens: many processes side by side, and no other's place taken."""
 
 import os
+import select
 import socket
 import stat
-from contextlib import closing
+import threading
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from ox_otel._listening import leave, listen, url_of
+from ox_otel._listening import leave, listen, readiness, socketpair, url_of
 from ox_otel._values import each_has_its_own
 
 
@@ -79,3 +81,16 @@ def test_a_file_that_is_none_of_ours(tmp_path: Path) -> None:
 def test_who_has_its_own(port: int | range | str, expected: bool) -> None:  # noqa: FBT001
     """Workers can each listen in a range of ports, or where the path depends on the process."""
     assert expected == each_has_its_own(port)
+
+
+@pytest.mark.parametrize("missing", ["", "poll"])
+def test_waiting_for_what_can_be_read(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait tells which of several sockets can be read from, on Windows, without `poll`, too."""
+    if missing:
+        monkeypatch.delattr(select, missing)
+    with ExitStack() as opened:
+        silent, _ = map(opened.enter_context, socketpair())
+        hearing, speaking = map(opened.enter_context, socketpair())
+        wait = readiness(silent, hearing)
+        threading.Timer(0.05, speaking.send, [b"!"]).start()
+        assert [hearing.fileno()] == wait()

@@ -37,8 +37,13 @@ def until(condition):
 
 def run(code: str, folder: Path) -> tuple[str, str]:
     """Return what *code* prints to stdout and stderr, in processes that keep counts in *folder*."""
+    return run_command("-c", PREAMBLE + code, folder=folder)
+
+
+def run_command(*arguments: str, folder: Path) -> tuple[str, str]:
+    """Return what Python prints to stdout and stderr with these *arguments*."""
     done = subprocess.run(
-        [sys.executable, "-c", PREAMBLE + code],
+        [sys.executable, *arguments],
         env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
         capture_output=True,
         text=True,
@@ -140,6 +145,22 @@ def test_series_are_bounded(tmp_path: Path) -> None:
     assert ("True True\nTrue\nTrue\n", "") == run(BOUNDED, tmp_path)
 
 
+ROUTES = """
+from ox_otel import RouteUsage
+from ox_otel._multiprocess import MultiprocessRecorder
+recorder = MultiprocessRecorder(ox_otel.Profiler())
+for _ in range(2):
+    recorder.record(Batch(routes={"/a": RouteUsage(2, 1.0, 0.5), "/b": RouteUsage(1, 0.0, 0.0)}))
+print(total("route_requests_total"), total("route_requests_total", route="/a"))
+print(total("route_cpu_seconds_total", route="/a"), total("route_wait_seconds_total"))
+"""
+
+
+def test_routes_add_up(tmp_path: Path) -> None:
+    """What requests cost is in the files, too, by route."""
+    assert ("6.0 4.0\n2.0 1.0\n", "") == run(ROUTES, tmp_path)
+
+
 FULL = """
 class Disk:
     f_bavail, f_frsize = 1000, 4096
@@ -212,3 +233,75 @@ print(answer())
 def test_a_file_that_is_broken(tmp_path: Path) -> None:
     """Without it the sums would be wrong, so that scrape fails; sampling goes on."""
     assert ("500 running\n200\n", "") == run(CORRUPT, tmp_path)
+
+
+MOVED = """
+import os
+os.chdir("..")
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.path.basename(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+profiler = ox_otel.install(interval=0.005, max_overhead=1)
+until(lambda: profiler.status().samples > 5)
+os.chdir("/")
+profiler.snapshot()
+print(profiler.status().errors)
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = FOLDER
+print(total("samples_total") > 5)
+"""
+
+
+def test_a_host_that_changes_its_folder(tmp_path: Path) -> None:
+    """A folder that was named relative to the one at the start is still looked at there."""
+    code = f"FOLDER = {str(tmp_path)!r}\nos.chdir(FOLDER)\n" + MOVED
+    assert ("0\nTrue\n", "") == run(code, tmp_path)
+
+
+RIGHTS = """
+os.chmod(os.path.dirname(os.environ["PROMETHEUS_MULTIPROC_DIR"]), 0o700)
+profiler = ox_otel.install(interval=0.005, max_overhead=1)
+until(lambda: profiler.status().samples > 5)
+profiler.snapshot()
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+until(lambda: profiler.status().errors)
+before = profiler.status().samples
+until(lambda: profiler.status().samples > before)
+print(profiler.status().state)
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root has rights to give up"
+)
+def test_rights_are_given_up(tmp_path: Path) -> None:
+    """A process that cannot reach its files any more goes on, counts that as errors, and says so."""
+    (tmp_path / "counts").mkdir()
+    said = "ox_otel: recorder MultiprocessRecorder failed: PermissionError\n"
+    assert ("running\n", said) == run(RIGHTS, tmp_path / "counts")
+
+
+ENDING = """
+{early}
+profiler = ox_otel.install(interval=0.005, max_overhead=1)
+import multiprocessing
+def work():
+    profiler = ox_otel.get()
+    while profiler.status().samples < 20: sum(range(1000))  # less than a second, by far
+if __name__ == "__main__":
+    process = multiprocessing.get_context("{method}").Process(target=work)
+    process.start()
+    process.join()
+    print(process.exitcode, total("hits_total", function="work") > 5)
+    ox_otel.uninstall()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("early", ["", "import multiprocessing.util"])
+def test_processes_of_multiprocessing_lose_nothing_at_their_end(
+    method: str, early: str, tmp_path: Path
+) -> None:
+    """What such a process, which ends past `atexit`, found since its last batch is counted."""
+    program = tmp_path / "program.py"
+    program.write_text(PREAMBLE + ENDING.format(method=method, early=early))
+    counts = tmp_path / "counts"
+    counts.mkdir()
+    assert ("0 True\n", "") == run_command(str(program), folder=counts)

@@ -2,14 +2,14 @@
 
 import subprocess
 import sys
-from types import CodeType
+from types import CodeType, ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ox_otel._names import MAX_LENGTH, UNKNOWN, Names, function_of, valid
-from ox_otel.recorders import OTHER, UNPLACED, Function
+from ox_otel._names import MAX_LENGTH, UNKNOWN, Names, file_of, function_of, valid
+from ox_otel.recorders import OTHER, REST, UNPLACED, Function
 
 
 def code_named(name: str) -> CodeType:
@@ -115,6 +115,47 @@ class Shop:
         """Do nothing."""
 
 
+class Path(str):
+    """Text that is not the interpreter's own."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/srv/shop/cart.py", "/srv/shop/cart.py"),
+        ("/srv/магазин.py", "/srv/магазин.py"),
+        (f"/srv/{'long/' * 40}cart.py", None),
+        ("/srv/shop\udcff.py", None),
+        (Path("/srv/shop/cart.py"), None),
+        (None, None),
+    ],
+)
+def test_the_file_of_a_module(
+    path: str | None, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told as it is or, where that cannot be, not at all."""
+    module = ModuleType("shop.cart")
+    module.__file__ = path
+    monkeypatch.setitem(sys.modules, "shop.cart", module)
+    assert told == file_of("shop.cart")
+
+
+def test_what_is_no_module_has_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stands in `sys.modules`, none of its code runs."""
+    ran: list[str] = []
+
+    class Odd:
+        def __getattribute__(self, name: str) -> str:
+            ran.append(name)
+            return ""
+
+    monkeypatch.setitem(sys.modules, "odd", Odd())  # type: ignore[arg-type]
+    assert [None, None] == [file_of("odd"), file_of("not.there")]
+    assert [] == ran
+
+
 def stack(names: Names, *modules: str) -> tuple[Function, ...]:
     """Return the stack of one function `f` for each of *modules*, outermost first."""
     codes = [code_named("f") for _ in modules]
@@ -139,4 +180,4 @@ def test_only_included_modules_are_shown() -> None:
 
 def test_a_stack_of_nothing_to_show_is_other() -> None:
     """Where no frame is left, the time is not lost."""
-    assert (Function(OTHER, OTHER),) == stack(Names(include=["nothing"]), "app", "lib")
+    assert (REST,) == stack(Names(include=["nothing"]), "app", "lib")

@@ -6,13 +6,24 @@ import time
 from typing import Any, NamedTuple
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 
-from ox_otel import Batch, Function, Profiler, Settings, Usage
+from ox_otel import (
+    Batch,
+    Exemplar,
+    Function,
+    Profiler,
+    RouteUsage,
+    Settings,
+    Usage,
+    otel,
+)
+from ox_otel._metrics import METRICS
 from ox_otel._status import ERROR_KINDS
 from ox_otel.otel import MAX_FUNCTIONS, MAX_NODES, OtelRecorder
-from ox_otel.recorders import OTHER, TOKEN_LENGTH, Node
+from ox_otel.recorders import OTHER, REST, TOKEN_LENGTH, Node
 
 SDK_LIMIT = 2000
 """Attribute sets an instrument that SDKs allow, those that have a limit."""
@@ -24,6 +35,9 @@ UNITS = {
     "self_seconds": "s",
     "tree_seconds": "s",
     "tree_self_seconds": "s",
+    "route_requests": "{request}",
+    "route_cpu_seconds": "s",
+    "route_wait_seconds": "s",
     "samples": "{sample}",
     "stacks": "{stack}",
     "observed_seconds": "s",
@@ -38,7 +52,6 @@ UNITS = {
 }
 GAUGES = {"series", "series_limit", "interval_seconds", "running", "info"}
 HOT, COLD = Function("shop.cart", "Cart.total"), Function("shop", "cold")
-REST = Function(OTHER, OTHER)
 ROOT, LEAF = Node("total", 0, "total"), Node("totalmains", 1, "shop.main")
 
 
@@ -88,7 +101,7 @@ def used(hits: int) -> Usage:
 
 def test_names_and_units(host: Host, recorder: OtelRecorder) -> None:
     """Names, units and kinds of the instruments are those of the contract."""
-    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}))
+    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}, routes={"/": RouteUsage()}))
     metrics = host.collect()
     assert UNITS == {name: metric.unit for name, metric in metrics.items()}
     assert GAUGES == {name for name, m in metrics.items() if type(m.data).__name__ == "Gauge"}
@@ -101,7 +114,7 @@ def test_names_and_units(host: Host, recorder: OtelRecorder) -> None:
 
 def test_attributes(host: Host, recorder: OtelRecorder) -> None:
     """A function is one attribute, its code's name; a state is another."""
-    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}))
+    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}, routes={"/": RouteUsage()}))
     metrics = host.collect()
     sets = {
         name: [dict(point.attributes or {}) for point in metric.data.data_points]
@@ -113,6 +126,7 @@ def test_attributes(host: Host, recorder: OtelRecorder) -> None:
     assert states == sets["seconds"] == sets["self_seconds"]
     root = {"path": "total", "level": "0", "label": "total"}
     assert [root] == sets["tree_seconds"] == sets["tree_self_seconds"]
+    assert [{"route": "/"}] == sets["route_requests"] == sets["route_cpu_seconds"]
     assert [{"state": "cpu"}, {"state": "wait"}] == sets["observed_seconds"]
     assert [{"kind": kind} for kind in ERROR_KINDS] == sets["errors"]
     assert {"version", "engine", "python"} == sets["info"][0].keys()
@@ -122,7 +136,13 @@ def test_attributes(host: Host, recorder: OtelRecorder) -> None:
 def test_values(host: Host, recorder: OtelRecorder) -> None:
     """Every figure of a function stands in its place."""
     tree = {ROOT: 10**9, LEAF: 4 * 10**9}
-    recorder.record(Batch({HOT: Usage(6, 5, 4.5, 3.5, 2.5, 1.5)}, tree=tree, samples=7))
+    routes = {"/": RouteUsage(2, 1.5, 0.5)}
+    recorder.record(
+        Batch({HOT: Usage(6, 5, 4.5, 3.5, 2.5, 1.5)}, tree=tree, routes=routes, samples=7)
+    )
+    assert {("/",): 2} == host.values("route_requests")
+    assert {("/",): 1.5} == host.values("route_cpu_seconds")
+    assert {("/",): 0.5} == host.values("route_wait_seconds")
     name = str(HOT)
     assert {(name,): 6} == host.values("hits")
     assert {(name,): 5} == host.values("self_hits")
@@ -274,6 +294,68 @@ def test_a_fault_in_a_collection(
         assert {"scrape": len(UNITS)} == profiler.snapshot().errors
 
 
+def test_all_metrics_of_a_collection_are_of_one_moment(
+    host: Host, recorder: OtelRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches that come while metrics are collected wait for the next collection: sums agree."""
+    recorder.record(Batch({HOT: used(8)}, samples=1))
+    status = recorder._profiler.status
+
+    def busy() -> Any:  # asked for with each metric
+        recorder.record(Batch({HOT: used(8)}, samples=1))
+        return status()
+
+    monkeypatch.setattr(recorder._profiler, "status", busy)
+    for expected in (1, 1 + len(UNITS)):
+        metrics = host.collect()
+        values = {name: list(metrics[name].data.data_points) for name in ("self_hits", "stacks")}
+        assert 8 * expected == values["self_hits"][0].value == values["stacks"][0].value
+        assert [expected] == [point.value for point in metrics["samples"].data.data_points]
+
+
+def test_a_collection_that_was_broken_off(host: Host, recorder: OtelRecorder) -> None:
+    """A collection that has not asked for all metrics is not taken up by the next one."""
+    [hits] = [metric for metric in METRICS if metric.name == "hits"]
+    recorder.record(Batch({HOT: used(8)}))
+    assert [8] == [observation.value for observation in recorder.observe(hits)]
+    recorder.record(Batch({HOT: used(8)}))
+    assert {(): 16} == host.values("stacks")
+
+
+def test_files_are_told_on_request(host: Host) -> None:
+    """Where file paths are asked for, a function of a module that has a file has its path."""
+    recorder = OtelRecorder(Profiler(Settings()), host.provider, file_paths=True)
+    ours = Function("ox_otel.otel", "OtelRecorder.observe")
+    recorder.record(Batch({ours: used(8), HOT: used(3), REST: used(2)}))
+    points: Any = host.collect()["seconds"].data.data_points
+    files = {
+        point.attributes["code.function.name"]: point.attributes.get("code.file.path")
+        for point in points
+    }
+    assert {str(ours): otel.__file__, str(HOT): None, str(REST): None} == files
+
+
+def test_a_file_is_looked_up_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A series keeps its attributes, whatever becomes of its module."""
+    recorder = OtelRecorder(Profiler(Settings()), host.provider, file_paths=True)
+    recorder.record(Batch({HOT: used(8)}))
+    before = host.values("hits")
+    monkeypatch.setitem(sys.modules, HOT.module, otel)
+    assert before == host.values("hits")
+
+
+def test_a_master_that_has_handed_over_observes_nothing(host: Host) -> None:
+    """What a server's master exports while it forks would break, and count in, its workers."""
+    with Profiler(Settings()) as profiler:
+        recorder = OtelRecorder(profiler, host.provider)
+        recorder.record(Batch({HOT: used(8)}))
+        assert {(str(HOT),): 8} == host.values("hits")
+        profiler.hand_over()
+        assert [] == [name for name, metric in host.collect().items() if metric.data.data_points]
+        profiler.start()
+        assert {(str(HOT),): 8} == host.values("hits")
+
+
 def test_a_collection_is_charged(
     host: Host, recorder: OtelRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,6 +436,24 @@ def test_a_global_provider_that_was_set_before() -> None:
     )
 
 
+SETTINGS = """
+metrics.set_meter_provider(provider)
+scraped = {"__name__": "opentelemetry.exporter.prometheus", "reader": reader}
+exec("def collect(): return reader.get_metrics_data()", scraped)
+for recorders in ("otel", "prometheus,otel"):
+    profiler = ox_otel.install(recorders=recorders, file_paths=recorders == "otel", interval=0.005)
+    while not profiler.query("ox_otel.*").total: pass
+    text = reader.get_metrics_data().to_json()
+    print("code.file.path" in text, "ox_profile.hits" in str(scraped["collect"]()))
+    ox_otel.uninstall()
+"""
+
+
+def test_it_is_told_what_it_needs_of_the_settings() -> None:
+    """Files are told where that is set; the reader for prometheus_client gets what it lacks there."""
+    assert ["True True", "False False"] == run(GLOBAL + SETTINGS)
+
+
 def test_without_an_sdk() -> None:
     """With the API alone the recorder publishes nowhere, and harms nothing."""
     assert ["running"] == run(
@@ -362,3 +462,52 @@ def test_without_an_sdk() -> None:
         "import ox_otel\n"
         "print(ox_otel.install(recorders='otel').status().state)\n"
     )
+
+
+def exemplar(number: int) -> Exemplar:
+    """Return an exemplar in the span of that number."""
+    return Exemplar(f"{7:032x}", f"{number:016x}", 0.25, 1_700_000_000.0)
+
+
+def spans_of(host: Host) -> dict[tuple[str, ...], list[tuple[int, int]]]:
+    """Return the spans of the exemplars in an export, by metric and attributes."""
+    return {
+        (name, *(point.attributes or {}).values()): [
+            (e.trace_id, e.span_id) for e in point.exemplars
+        ]
+        for name, metric in host.collect().items()
+        for point in metric.data.data_points
+        if getattr(point, "exemplars", None)
+    }
+
+
+def test_exemplars(host: Host, recorder: OtelRecorder) -> None:
+    """An SDK makes one exemplar for self CPU of each function, of its last span, and makes it once."""
+    recorder.record(Batch({HOT: used(8), COLD: used(4)}, exemplars={HOT: exemplar(1)}))
+    recorder.record(Batch({HOT: used(8), COLD: used(4)}, exemplars={HOT: exemplar(2)}))
+    assert {("self_seconds", "shop.cart.Cart.total", "cpu"): [(7, 2)]} == spans_of(host)
+    recorder.record(Batch({HOT: used(8)}))
+    assert {} == spans_of(host)
+
+
+def test_who_collects_is_no_exemplar(host: Host, recorder: OtelRecorder) -> None:
+    """A collection within a sampled span does not make this one an exemplar of everything."""
+    recorder.record(Batch({HOT: used(8)}, tree={ROOT: 1}))
+    context = trace.SpanContext(1, 2, is_remote=False, trace_flags=trace.TraceFlags(1))
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        assert {} == spans_of(host)
+
+
+def test_exemplars_that_nobody_collects_are_bounded(recorder: OtelRecorder) -> None:
+    """Without a collection there are no more exemplars than functions."""
+    for number in range(50):
+        function, last = (
+            Function("generated", f"f{number}"),
+            Function("generated", f"f{number - 1}"),
+        )
+        heir, last_heir = (Function(OTHER, f"__retired_{n}__") for n in (number, number - 1))
+        ends = {last: heir, last_heir: heir}
+        recorder.record(
+            Batch({function: used(1)}, retired=ends, exemplars={function: exemplar(number)})
+        )
+    assert len(recorder._exemplars) <= 2

@@ -16,6 +16,7 @@ import pytest
 
 import ox_otel
 from ox_otel import Profiler, Status
+from ox_otel._page import FILES
 from ox_otel._status import package_version
 
 MODULES = [
@@ -142,6 +143,7 @@ def test_what_is_shipped() -> None:
     """The distribution has every module, the mark that it is typed, and its licence."""
     shipped = {str(path) for path in files("ox-otel") or ()}
     expected = {f"ox_otel/{Path(str(module.__file__)).name}" for module in MODULES}
+    expected |= {f"ox_otel/page/{name}" for name, _ in FILES.values()}
     assert expected | {"ox_otel/__init__.py", "ox_otel/py.typed"} <= shipped
     assert any(name.endswith("LICENSE") for name in shipped)
     assert "MIT" == metadata("ox-otel")["License-Expression"]

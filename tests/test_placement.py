@@ -76,7 +76,7 @@ def test_a_delay_proves_burning_only_if_the_gil_was_held(
     monkeypatch.setattr(_placement, "core_wait", lambda _=None: core_wait * next(asked))
     monkeypatch.setattr(_placement, "waits_of_ours", lambda: waits * next(asked))
     placement, thread = Placement(), Thread(1, None, 0, 0)
-    look = Look(thread, used=10 * BUSY, ids=SITE, site=SITE, interrupted=False)
+    look = Look(thread, used=10 * BUSY, ids=SITE, site=SITE, interrupted=False, span=None)
     verdicts = [placement.running([look], 0.006, look.used) for _ in range(8)]
 
     assert [burns] == verdicts[-1]

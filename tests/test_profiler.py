@@ -130,6 +130,19 @@ def test_time_spent_paused_is_not_counted(profiler: Profiler) -> None:
     assert seconds < 0.4
 
 
+def test_paused_nothing_is_missed() -> None:
+    """To be asked for figures while it rests, before the first sample or later, is no delay."""
+    with Profiler(Settings(start_paused=True)) as profiler:
+        profiler.snapshot()
+        profiler.unpause()
+        until(lambda: profiler.status().samples > 2)
+        profiler.pause()
+        missed = profiler.snapshot().missed
+        time.sleep(0.3)
+        profiler.snapshot()
+        assert missed == profiler.snapshot().missed < 1000
+
+
 @linux_only
 @pytest.mark.parametrize("paused", [True, False])
 def test_paused_there_are_no_wake_ups(
@@ -390,6 +403,21 @@ def test_a_recorder_that_hangs_stops_nothing(
         hanging.free.set()
         until(lambda: not profiler.status().reason)
     assert good.snapshot().samples == hanging.counts.snapshot().samples == profiler.status().samples
+
+
+def test_a_quick_recorder_that_hangs_is_named(
+    profiler: Profiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One on the thread that samples holds up everything: the status says who, and until when."""
+    monkeypatch.setattr(_delivery, "PATIENCE", 0.2)
+    hanging = Hanging()
+    profiler.add_recorder(hanging, quick=True)
+    with profiler:
+        until(lambda: profiler.status().reason)
+        assert "does not return from a delivery: Hanging" == profiler.status().reason
+        hanging.free.set()
+        until(lambda: not profiler.status().reason)
+        assert "running" == state(profiler)
 
 
 def test_a_recorder_that_hangs_does_not_delay_the_end(profiler: Profiler) -> None:

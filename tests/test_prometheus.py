@@ -5,7 +5,7 @@ import time
 from collections.abc import ItemsView, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -14,10 +14,11 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from ox_otel import Batch, Function, Profiler, Settings, Usage, _profiler
+from ox_otel import Batch, Exemplar, Function, Profiler, RouteUsage, Settings, Usage, _profiler
 from ox_otel._heat import RETIRE_AFTER
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import valid
+from ox_otel._pipeline import SERIES_PER_ROUTE
 from ox_otel._status import ERROR_KINDS, OWN_SERIES
 from ox_otel._tree import SERIES_PER_NODE, Tree
 from ox_otel.prometheus import PrometheusRecorder, expose
@@ -32,6 +33,9 @@ LABELS = {
     "ox_profile_self_seconds_total": {"module", "function", "state"},
     "ox_profile_tree_seconds_total": {"path", "level", "label"},
     "ox_profile_tree_self_seconds_total": {"path", "level", "label"},
+    "ox_profile_route_requests_total": {"route"},
+    "ox_profile_route_cpu_seconds_total": {"route"},
+    "ox_profile_route_wait_seconds_total": {"route"},
     "ox_profile_samples_total": set(),
     "ox_profile_stacks_total": set(),
     "ox_profile_observed_seconds_total": {"state"},
@@ -111,7 +115,7 @@ MAIN, LEAF = Node("totalmains", 1, "shop.main"), Node("totalmainsleafs", 2, "sho
 def test_names_and_labels() -> None:
     """The metrics, their labels, types and help are exactly those of the contract."""
     published = publish()
-    published.recorder.record(Batch({HOT: used(8)}, tree={ROOT: 5}))
+    published.recorder.record(Batch({HOT: used(8)}, tree={ROOT: 5}, routes={"/": RouteUsage()}))
     _, text = expose("", published.registry)
     families = list(text_string_to_metric_families(text.decode()))
     found = {sample.name: sample for family in families for sample in family.samples}
@@ -130,6 +134,7 @@ def test_values() -> None:
         Batch(
             {HOT: Usage(6, 5, 4.5, 3.5, 2.5, 1.5)},
             tree={ROOT: 500_000_000, MAIN: 0, LEAF: 2_000_000_000},
+            routes={"/users/{id}": RouteUsage(11, 12.5, 13.5)},
             samples=7,
             missed=8,
             delays={0.001: 3, 0.05: 2, math.inf: 1},
@@ -156,13 +161,18 @@ def test_values() -> None:
         ("ox_profile_tree_self_seconds_total", "shop.main", "1", "totalmains"): 0.0,
         ("ox_profile_tree_seconds_total", "shop.leaf", "2", "totalmainsleafs"): 2.0,
         ("ox_profile_tree_self_seconds_total", "shop.leaf", "2", "totalmainsleafs"): 2.0,
+        ("ox_profile_route_requests_total", "/users/{id}"): 11,
+        ("ox_profile_route_cpu_seconds_total", "/users/{id}"): 12.5,
+        ("ox_profile_route_wait_seconds_total", "/users/{id}"): 13.5,
         ("ox_profile_samples_total",): 7,
         ("ox_profile_stacks_total",): 5,
         ("ox_profile_observed_seconds_total", "cpu"): 2.5,
         ("ox_profile_observed_seconds_total", "wait"): 1.5,
         ("ox_profile_missed_samples_total",): 8,
         ("ox_profile_overhead_seconds_total",): 9.5,
-        ("ox_profile_series",): SERIES_PER_FUNCTION + 3 * SERIES_PER_NODE + OWN_SERIES,
+        ("ox_profile_series",): (
+            SERIES_PER_FUNCTION + 3 * SERIES_PER_NODE + SERIES_PER_ROUTE + OWN_SERIES
+        ),
         ("ox_profile_series_limit",): 2000,
         ("ox_profile_interval_seconds",): 0.02,
         ("ox_profile_running",): 0,
@@ -289,6 +299,16 @@ def test_a_new_series_begins_at_0() -> None:
     assert 0 == published.scrape()[series_of(HOT)]
     published.record({HOT: used(1)})
     assert 9 == published.scrape()[series_of(HOT)]
+
+
+def test_a_new_route_begins_at_0() -> None:
+    """A route, too, is first shown at 0, so that its first requests are an increase."""
+    published = publish()
+    published.scrape()
+    series = "ox_profile_route_requests_total", (("route", "/"),)
+    published.recorder.record(Batch(routes={"/": RouteUsage(2, 1.0, 1.0)}))
+    assert 0 == published.scrape()[series]
+    assert 2 == published.scrape()[series]
 
 
 def test_an_heir_appears_with_its_total() -> None:
@@ -457,6 +477,27 @@ def test_a_scrape_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             Stuck.released.set()
 
 
+def test_scrapes_while_captures_are_made() -> None:
+    """With two captures at once sums are conserved at each scrape, and no counter decreases."""
+    published = publish()
+    published.profiler.add_recorder(published.recorder, quick=True)
+    with ThreadPoolExecutor() as pool, published.profiler as profiler:
+        captures = [pool.submit(profiler.capture, seconds) for seconds in (0.2, 0.6)]
+        before: dict[Series, float] = {}
+        while not all(capture.done() for capture in captures):
+            after = published.scrape()
+            check_sums(after)
+            check_tree(after)
+            counters = [series for series in before if series[0].endswith("_total")]
+            assert all(after[series] >= before[series] for series in counters)
+            before = after
+            time.sleep(0.01)
+        profiles = [capture.result() for capture in captures]
+        counted = total(published.scrape(), "ox_profile_stacks_total")
+    captured = [sum(usage.hits for usage in profile.stacks.values()) for profile in profiles]
+    assert 0 < max(captured) <= counted
+
+
 def test_a_scrape_by_the_host_is_charged() -> None:
     """What a scrape costs on a thread of the host is part of the overhead."""
     published = publish()
@@ -537,3 +578,62 @@ def test_any_name_comes_back(named: list[Function]) -> None:
     published.record(dict.fromkeys(named, used(1)))
     for found in both_formats(published):
         assert set(named) == found
+
+
+def exemplar(number: int) -> Exemplar:
+    """Return an exemplar in the span of that number."""
+    return Exemplar(f"{7:032x}", f"{number:016x}", 0.25, 1_700_000_000.5 + number)
+
+
+def exemplars_of(text: str) -> dict[Series, Any]:
+    """Return the exemplars in a text, as a reader of OpenMetrics finds them."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.exemplar
+        for family in openmetrics_parser.text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.exemplar
+    }
+
+
+def test_exemplars() -> None:
+    """In OpenMetrics self CPU comes with the last span in which the function was seen, else nothing."""
+    published = publish()
+    published.recorder.record(Batch({HOT: used(8), COLD: used(4)}, exemplars={HOT: exemplar(1)}))
+    published.recorder.record(Batch({HOT: used(8), COLD: used(4)}, exemplars={HOT: exemplar(2)}))
+    _, text = expose(OPENMETRICS, published.registry)
+    [(series, found)] = exemplars_of(text.decode()).items()
+    labels = (("function", "hot"), ("module", "shop"), ("state", "cpu"))
+    assert ("ox_profile_self_seconds_total", labels) == series
+    assert {"trace_id": f"{7:032x}", "span_id": f"{2:016x}"} == found.labels
+    assert (0.25, 1_700_000_002.5) == (found.value, float(found.timestamp))
+
+
+def test_other_formats_know_no_exemplars() -> None:
+    """In the format that has none, the text is as without."""
+    published, without = publish(), publish()
+    published.recorder.record(Batch({HOT: used(8)}, exemplars={HOT: exemplar(1)}))
+    without.record({HOT: used(8)})
+    assert expose("", without.registry) == expose("", published.registry)
+
+
+def test_an_exemplar_is_held_back_with_the_increment_it_belongs_to() -> None:
+    """A series that is shown at 0 has no exemplar yet."""
+    published = publish()
+    published.scrape()
+    published.recorder.record(Batch({HOT: used(8)}, exemplars={HOT: exemplar(1)}))
+    counts = []
+    for _ in range(2):
+        _, text = expose(OPENMETRICS, published.registry)
+        counts.append(len(exemplars_of(text.decode())))
+    assert [0, 1] == counts
+
+
+def test_an_exemplar_ends_with_its_series() -> None:
+    """The heir of a series has not run in the spans of it."""
+    published = publish()
+    heir = Function(OTHER, "__retired_1__")
+    published.recorder.record(Batch({HOT: used(8)}, exemplars={HOT: exemplar(1)}))
+    published.record({COLD: used(1)}, {HOT: heir})
+    published.scrape()
+    _, text = expose(OPENMETRICS, published.registry)
+    assert {} == exemplars_of(text.decode())

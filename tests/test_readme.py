@@ -31,7 +31,7 @@ def test_every_snippet_runs(snippet: str) -> None:
 
 def test_there_are_snippets() -> None:
     """The expression that finds the snippets finds them."""
-    assert 3 == len(SNIPPETS)
+    assert 6 == len(SNIPPETS)
 
 
 def test_the_table_of_settings_is_that_of_the_code() -> None:

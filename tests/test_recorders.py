@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry
 
-from ox_otel import Batch, CountingRecorder, Function, Profiler, Settings, Usage
+from ox_otel import Batch, CountingRecorder, Exemplar, Function, Profiler, Settings, Usage
 from ox_otel.otel import OtelRecorder
 from ox_otel.prometheus import PrometheusRecorder
 from ox_otel.recorders import NOTHING, Node, inclusive
@@ -325,6 +325,17 @@ def test_a_sum_has_no_stacks() -> None:
     """Stacks have no bound over time, so a sum of batches leaves them out."""
     batch = Batch({HOT: Usage(1)}, {(HOT, COLD): Usage(1)})
     assert {} == batch.plus(batch).stacks
+
+
+def test_the_sum_has_the_latest_exemplars() -> None:
+    """Of two exemplars of a function the later one stays; none outlives its series."""
+    one, two, other = (Exemplar("7" * 32, digit * 16, 0.25, 1.0) for digit in "abc")
+    heir = Function("__other__", "__retired_1__")
+    first = Batch(exemplars={HOT: one, COLD: other})
+    assert {HOT: two, COLD: other} == first.plus(Batch(exemplars={HOT: two})).exemplars
+    assert {HOT: one} == first.plus(Batch(retired={COLD: heir})).exemplars
+    ended_and_back = Batch(retired={COLD: heir}, exemplars={COLD: two})
+    assert {HOT: one, COLD: two} == first.plus(ended_and_back).exemplars
 
 
 def test_a_query() -> None:

@@ -229,7 +229,7 @@ FORBIDDEN = {
     "setswitchinterval": "it is the host's, and starves whoever waits while it is changed",
     "settrace": "there is one a thread, and it is a debugger's",
     "setprofile": "as above",
-    "time.time": "the clock of the wall jumps",
+    "time.time": "the clock of the wall jumps",  # stamps are given in one place, `_clock`
     "time.time_ns": "as above",
     "CLOCK_REALTIME": "as above",
     "datetime": "as above",
@@ -265,6 +265,10 @@ def test_what_the_package_never_does() -> None:
         for module in modules
         for word in words_of(ast.parse(module.read_text(encoding="utf-8")))
     }
-    assert [] == [use for use in used if use[1] in {*FORBIDDEN, "assert"}]
+    allowed = {
+        ("_clock.py", "time.time"),
+        ("_greenlets.py", "settrace"),  # greenlet's own, whose tracers are chained
+    }
+    assert [] == [use for use in used - allowed if use[1] in {*FORBIDDEN, "assert"}]
     assert ("_threads.py", "f_back") in used  # the search finds what there is
     assert ("_clock.py", "Random") in used

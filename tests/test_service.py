@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -127,6 +128,22 @@ def test_a_process_that_was_killed_is_forgotten(folder: Path) -> None:
     assert 1 == len(list(folder.glob("*.sock")))
     uninstall()
     assert ["paused"] == [path.name for path in folder.iterdir()]
+
+
+def test_sockets_of_others_stay(folder: Path) -> None:
+    """What somebody else keeps in the folder is neither removed nor written to, though it is dead."""
+    folder.mkdir(0o700)
+    others = [folder / name for name in ("shop.sock", "4711.sock", "4711-01234567.sock.old")]
+    for path in others:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+            dead.bind(str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as living:
+        living.bind(str(folder / "its.sock"))
+        living.setblocking(False)
+        install(run_dir=folder).share("paused")
+        with pytest.raises(BlockingIOError):
+            living.recv(1)
+    assert all(path.is_socket() for path in others)
 
 
 def test_a_folder_of_this_user_only(folder: Path) -> None:

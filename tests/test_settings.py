@@ -32,6 +32,8 @@ def test_the_defaults() -> None:
         "include": (),
         "exclude": (),
         "tree": "cpu",
+        "routes": True,
+        "file_paths": False,
         "host": "127.0.0.1",
         "port": None,
         "token": None,
@@ -61,6 +63,8 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("exclude", ",", ()),
     ("tree", "Wall", "wall"),
     ("tree", "off", "off"),
+    ("routes", "off", False),
+    ("file_paths", "on", True),
     ("host", "::1", "::1"),
     ("host", "münchen.example", "münchen.example"),
     ("port", "0", 0),
@@ -104,6 +108,20 @@ def test_python_forms(name: str, value: object, expected: object) -> None:
     """Arguments may be what Python code would naturally use."""
     arguments: dict[str, Any] = {name: value}
     assert expected == getattr(Settings.from_env({}, **arguments), name)
+
+
+@pytest.mark.parametrize("name", ["run_dir", "kill_file"])
+def test_a_path_means_what_it_did_at_the_start(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path is that of the folder which the process works in now, not of one it may change to."""
+    monkeypatch.chdir(tmp_path)
+    assert str(tmp_path / "it") == getattr(Settings.from_env({variable(name): "it"}), name)
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert "it" == getattr(Settings.from_env({variable(name): "it"}), name)
 
 
 def test_an_argument_wins_over_the_environment() -> None:
@@ -150,6 +168,8 @@ REFUSED: dict[str, list[Any]] = {
     "include": [5, None, b"shop", [b"shop"]],
     "exclude": [5, [None]],
     "tree": ["", "wait", "on", None, True],
+    "routes": ["/users", 1],
+    "file_paths": ["/srv", 1],
     "host": ["", "a\nb", "a..b", "x" * 70, "\u200d", 127, None],
     "port": [
         *("-1", "65536", "http", True, 80.5, 10**100, "0-5", "9-8", "5-5", "1-65536", "1-2-3", "-"),

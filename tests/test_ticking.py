@@ -540,7 +540,7 @@ def test_threads_that_come_and_go_leave_no_timer(engine: Engine) -> None:
     engine.sample(0.0)
 
     assert timers() <= 3
-    assert len(engine._accounts) == timers()
+    assert len(engine._tickers) == timers()
 
 
 def test_code_is_not_held_for_ever(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,9 +230,12 @@ class Names:
     def _names(self, module: str) -> set[str]:
         if module not in self._of_module:
             names = self._of_module[module] = {"__other__", "__unplaced__"}
-            if module == "unknown":  # code of a string: of namedtuple, and what makes our functions
+            # code of a string: of namedtuple, and what makes our functions
+            if module == "unknown" or module.startswith("namedtuple_"):
                 names |= {"<lambda>", "<module>"}
-            source = getattr(sys.modules.get(module), "__file__", None)
+            # this one calls itself so, and is another module's only content
+            home = "_collections_abc" if module == "collections.abc" else module
+            source = getattr(sys.modules.get(home), "__file__", None)
             if source:
                 with open(source, "rb") as file:
                     _gather(compile(file.read(), source, "exec"), names)

@@ -16,11 +16,13 @@ import flame
 import health
 import overview
 import regressions
+import routes
 
 FOLDER = Path(__file__).parent / "dashboards"
 
 DASHBOARDS = {
-    f"{module.__name__}.json": module.DASHBOARD for module in (overview, flame, regressions, health)
+    f"{module.__name__}.json": module.DASHBOARD
+    for module in (overview, flame, regressions, routes, health)
 }
 
 

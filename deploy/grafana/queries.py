@@ -14,6 +14,9 @@ STACKS = "ox_profile_stacks_total"
 OVERHEAD = "ox_profile_overhead_seconds_total"
 TREE = "ox_profile_tree_seconds_total"
 TREE_SELF = "ox_profile_tree_self_seconds_total"
+ROUTE_CPU = "ox_profile_route_cpu_seconds_total"
+ROUTE_WAIT = "ox_profile_route_wait_seconds_total"
+ROUTE_REQUESTS = "ox_profile_route_requests_total"
 
 # What the reader has chosen to see, with the variables at the top of the dashboard.
 PROCESSES = 'job=~"$job", instance=~"$instance"'

@@ -1,4 +1,4 @@
-"""A shop under load, profiled, with a real Prometheus: what it answers, beside the truth.
+"""A shop under load, profiled: the page, and what a real Prometheus answers, beside the truth.
 
     make demo                      until Ctrl-C
     DEMO_SECONDS=30 make demo      exit status 0 only if the expected functions were found
@@ -104,6 +104,7 @@ def run(children: Children, seconds: float, clients: int) -> int:
     found, verdict = False, "demo: ended before there was a profile"
     try:
         shop, profiler = start_shop(children, clients)
+        print(f"demo: see where the shop's time goes, live: {profiler}/", flush=True)
         program = shutil.which("prometheus")
         prometheus = start_prometheus(children, program, shop) if program else None
         print(
@@ -120,9 +121,9 @@ def run(children: Children, seconds: float, clients: int) -> int:
         for comparison in compare(children, shop, ask, deadline):
             found, verdict = comparison.verdict(source)
             words = [
+                f"page        {profiler}/",
                 comparison.table(source),
                 f"profiler    {health(profiler)}",
-                f"            {profiler}/",
                 f"shop        {shop}/recommend/7   {shop}/metrics",
                 f"Prometheus  {pictures}",
             ]

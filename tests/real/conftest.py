@@ -112,6 +112,11 @@ class Store:
             for _, value in series["values"]
         ]
 
+    def exemplars(self, expr: str) -> list[tuple[dict[str, str], list[dict[str, Any]]]]:
+        """Return the exemplars stored for what the expression selects: labels, exemplars."""
+        answer = self._get("/api/v1/query_exemplars", query=expr, start=0, end=time.time() + 60)
+        return [(series["seriesLabels"], series["exemplars"]) for series in answer]
+
     def wait_for(self, expr: str, timeout: float = 30) -> Series:
         """Return the answer to the query as soon as it is not empty; fail after `timeout` s."""
         deadline = time.monotonic() + timeout
@@ -194,6 +199,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
             f"--config.file={config}",
             f"--storage.tsdb.path={data}",
             "--scrape.discovery-reload-interval=1s",  # take up new targets soon, not after 5 s
+            "--enable-feature=exemplar-storage",
         ]
 
     with running(command, "/-/ready", tmp_path_factory.mktemp("prometheus")) as store:

@@ -37,7 +37,8 @@ def take_turns():
 
 def wait():
     while True:
-        time.sleep(0.05)
+        with ox_otel.tag(route="/wait"):
+            time.sleep(0.05)
 
 profiler = ox_otel.install(port=int(sys.argv[1]))
 print("serving", flush=True)

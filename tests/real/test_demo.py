@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,12 +116,16 @@ def test_a_shop_that_cannot_start_says_why(demo: Demo) -> None:
 
 
 def test_an_interrupt_leaves_nothing_behind(demo: Demo) -> None:
-    """Ctrl-C ends the demo with exit status 0, and nobody listens any more where it did."""
+    """The page is there first; Ctrl-C ends all with exit status 0, and nobody listens any more."""
     child = demo()
     assert child.stdout is not None
     shown = ""
     while "\nPrometheus  " not in shown:  # the last line of the first figures
         shown += child.stdout.readline() or pytest.fail(f"the demo has ended: {shown}")
+    page = re.match(r"demo: .* live: (http://127\.0\.0\.1:\d+/)\n", shown)
+    assert page
+    with urllib.request.urlopen(page[1], timeout=30) as answer:
+        assert b"<title>ox_otel</title>" in answer.read()
     child.send_signal(signal.SIGINT)
     started = time.monotonic()
     output, complaints = child.communicate(timeout=30)

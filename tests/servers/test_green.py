@@ -20,6 +20,18 @@ def report(profiler):
     records, _ = profiler.query("__main__.*")  # where in it, is not the question here
     cpu = sum(record.usage.self_cpu_seconds for record in records)
     print(profiler.status().state, profiler.status().errors, cpu > 0.5 * burned)
+CLIENT = r'''
+import socket, sys
+url = sys.argv[1]
+answers = []
+for request in ("GET /metrics", "POST /pause"):
+    client = socket.socket(socket.AF_UNIX if url[:5] == "unix:" else socket.AF_INET)
+    client.settimeout(10)
+    client.connect(url[5:] if url[:5] == "unix:" else ("127.0.0.1", int(url.rpartition(":")[2])))
+    client.sendall(f"{request} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n".encode())
+    answers.append(client.recv(12)[9:].decode())
+print(*answers, flush=True)
+'''
 """
 
 GEVENT = {
@@ -30,6 +42,12 @@ GEVENT = {
         "import ox_otel; ox_otel.install(); from gevent import monkey; monkey.patch_all()"
     ),
 }
+
+EVENTLET = """
+import warnings; warnings.simplefilter("ignore")  # eventlet deprecates itself
+import eventlet, ox_otel
+eventlet.monkey_patch()
+"""
 
 
 def run(code: str, **environ: str) -> tuple[int, str]:
@@ -45,17 +63,82 @@ def run(code: str, **environ: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+@pytest.mark.parametrize("engine", ["threads", "ticks"])
 @pytest.mark.parametrize("patch", GEVENT.values(), ids=GEVENT)
-def test_a_greenlet_that_keeps_the_loop_busy_is_seen(patch) -> None:
+def test_a_greenlet_that_keeps_the_loop_busy_is_seen(patch, engine) -> None:
     """However gevent patches, a native thread samples on, and finds who uses the CPU."""
     code = f"""{patch}
 import gevent
 profiler = ox_otel.install()
 gevent.joinall([gevent.spawn(burn, 2), gevent.spawn(time.sleep, 2)])
 report(profiler)
+print(profiler.status().engine)
 ox_otel.uninstall()
 """
-    assert (0, "running 0 True\n") == run(code)
+    assert (0, f"running 0 True\n{engine}\n") == run(code, OX_OTEL_ENGINE=engine)
+
+
+def test_threads_of_ours_have_no_loop() -> None:
+    """Who waits for figures, or for a capture, makes no hub of gevent's in a thread of ours."""
+    code = """
+from gevent import monkey; monkey.patch_all()
+import gevent.hub, ox_otel
+hubs, make = [], gevent.hub.Hub.__init__
+def count(self, *arguments, **more):
+    hubs.append(self)
+    make(self, *arguments, **more)
+gevent.hub.Hub.__init__ = count
+from gevent import socket
+profiler = ox_otel.install(port=0)
+for path in ("/profile", "/profile?seconds=0.2"):
+    client = socket.create_connection(("127.0.0.1", int(profiler.url.rpartition(":")[2])))
+    client.sendall(f"GET {path} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n".encode())
+    print(client.recv(12)[9:].decode(), len(hubs))
+"""
+    assert (0, "200 1\n200 1\n") == run(code)
+
+
+def test_a_helper_of_a_green_program_has_no_thread_of_ours() -> None:
+    """What gevent forks in order to run another program is not sampled, what it forks else is."""
+    code = """
+from gevent import monkey; monkey.patch_all()
+import os, subprocess, ox_otel
+profiler = ox_otel.install()
+def show(): os.write(1, f"{len(os.listdir('/proc/self/task'))}\\n".encode())
+subprocess.run(["true"], preexec_fn=show, check=True)
+if os.fork() == 0: show(); os._exit(0)
+os.wait()
+"""
+    assert (0, "1\n2\n") == run(code)
+
+
+@pytest.mark.parametrize("patch", [*GEVENT.values(), EVENTLET], ids=[*GEVENT, "eventlet"])
+@pytest.mark.parametrize("place", ["0", "unix:{folder}/endpoint"])
+def test_a_green_program_is_controlled_from_outside(patch, place, tmp_path) -> None:
+    """Whatever is patched, the endpoint answers, and the service is told, while the loop is busy."""
+    code = f"""{patch}
+import os, sys
+ox_otel.uninstall()
+folder = {str(tmp_path)!r}
+os.chmod(folder, 0o700)
+other = os.fork()
+profiler = ox_otel.install(port=f"{place}" if other else None, run_dir=folder)
+def until(condition):
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline: sum(range(1000))
+if other == 0:
+    until(profiler.is_paused)
+    paused = profiler.is_paused()
+    ox_otel.uninstall()
+    os._exit(not paused)
+until(lambda: 2 == len([name for name in os.listdir(folder) if name.endswith(".sock")]))
+asking = os.posix_spawn(sys.executable, [sys.executable, "-c", CLIENT, profiler.url], os.environ)
+until(profiler.is_paused)
+print(profiler.is_paused(), os.waitpid(asking, 0)[1], os.waitpid(other, 0)[1], flush=True)
+ox_otel.uninstall()
+print(os.listdir(folder))
+"""
+    assert (0, "200 200\nTrue 0 0\n['paused']\n") == run(code)
 
 
 @pytest.mark.parametrize("order", ["import eventlet, ox_otel", "import ox_otel, eventlet"])
@@ -95,3 +178,91 @@ else:
     assert 0 == os.waitpid(pid, 0)[1]
 """
     assert (0, "1 True\n") == run(code)
+
+
+def test_a_capture_lets_others_run() -> None:
+    """While a greenlet waits for one the loop goes on, and is captured."""
+    code = """
+from gevent import monkey; monkey.patch_all()
+import gevent, ox_otel
+profiler = ox_otel.install()
+profiles, turns = [], []
+def turn():
+    while not profiles: burn(0.01); turns.append(1); time.sleep(0)
+gevent.spawn(lambda: profiles.append(profiler.capture(1)))
+gevent.spawn(turn).join()
+names = {str(function) for stack in profiles[0].stacks for function in stack}
+print(len(turns) > 10, "__main__.burn" in names)
+ox_otel.uninstall()
+"""
+    assert (0, "True True\n") == run(code)
+
+
+ROUTES = """
+import gevent, greenlet, ox_otel
+profiler = ox_otel.install()
+while not profiler.status().samples: gevent.sleep(0.01)
+def burn_cpu(seconds):
+    end = thread_time() + seconds
+    while thread_time() < end: sum(range(200))
+def request(n):
+    for _ in range(5):
+        with ox_otel.tag(route=str(n)):
+            for _ in range(4):
+                burn_cpu(n / 1000)
+                gevent.sleep(0.001)
+gevent.joinall([gevent.spawn(request, n) for n in (2, 4, 6, 8)])
+for _ in range(20): burn_cpu(0.001)  # for nobody
+routes = profiler.snapshot().routes
+print(all(abs(routes[str(n)].cpu_seconds - n / 50) < 0.01 for n in (2, 4, 6, 8)) or routes)
+print(traced is not greenlet.gettrace())
+ox_otel.uninstall()
+gevent.sleep(0.01)
+print(traced is greenlet.gettrace())
+"""
+
+
+def test_each_greenlet_works_for_its_own_request() -> None:
+    """Requests that take turns as greenlets have each its CPU; who traces switches goes on so."""
+    code = f"""
+thread_time = time.thread_time
+from gevent import monkey; monkey.patch_all()
+import greenlet
+switches = []
+def traced(event, which): switches.append(event)
+greenlet.settrace(traced)
+{ROUTES}
+print(len(switches) > 50)
+"""
+    assert (0, "True\nTrue\nTrue\nTrue\n") == run(code)
+
+
+def test_greenlets_have_their_own_spans() -> None:
+    """Of greenlets that take turns on one thread, each is seen in its own span, as in its own code."""
+    code = """
+from gevent import monkey; monkey.patch_all()
+import gevent, ox_otel
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+tracer = TracerProvider(shutdown_on_exit=False).get_tracer("tests")
+found, spans = {}, {}
+class Keeper:
+    def record(self, batch):
+        for function, exemplar in batch.exemplars.items():
+            found.setdefault(function.name, set()).add(exemplar.span_id)
+profiler = ox_otel.install(recorders=[Keeper()], interval=0.002)
+def left():
+    for _ in range(300_000): pass
+def right():
+    for _ in range(300_000): pass
+def turn(name, act):
+    with tracer.start_as_current_span(name) as span:
+        spans[name] = {trace.format_span_id(span.get_span_context().span_id)}
+        while not (found.get("left") and found.get("right")):
+            act()
+            gevent.sleep(0)
+gevent.joinall([gevent.spawn(turn, "left", left), gevent.spawn(turn, "right", right)])
+print({name: found[name] for name in spans} == spans)
+ox_otel.uninstall()
+"""
+    assert (0, "True\n") == run(code)

@@ -1,23 +1,17 @@
-"""The dashboard `flame`, drawn by Grafana's own code from what a real Prometheus has scraped.
-
-`make test-grafana` runs this; it makes the page `view.js` of Grafana's packages first, in the folder
-that `GRAFANA_VIEW` names, and there the pictures are to be found afterwards.
-"""
+"""The dashboard `flame`, drawn by Grafana's own code from what a real Prometheus has scraped."""
 
 import json
-import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 DASHBOARDS = Path(__file__).parents[3] / "deploy" / "grafana" / "dashboards"
-VIEW = Path(os.environ["GRAFANA_VIEW"])
 PANELS = {
     panel["title"]: panel for panel in json.loads((DASHBOARDS / "flame.json").read_text())["panels"]
 }
@@ -61,30 +55,6 @@ for line in sys.stdin:
     print(json.dumps({str(f): used.self_cpu_seconds for f, used in functions.items()}), flush=True)
     slowness = int(line)
 """
-
-PAGE = """<!doctype html>
-<meta charset="utf-8">
-<link rel="stylesheet" href="view.css">
-<style>button { color: inherit }</style>
-<body style="margin: 16px; font-family: sans-serif">
-<div id="panel" style="height: 480px"></div>
-<script id="drawn" type="application/json"></script>
-<script id="asked" type="application/json">{asked}</script>
-<script src="view.js"></script>
-"""
-
-
-class Bar(NamedTuple):
-    """A bar of the graph as it was drawn: its share of the root's width, and its colour."""
-
-    share: float
-    color: str
-
-    @property
-    def redness(self) -> int:
-        """How much more red than green there is, from -255 to 255."""
-        red, green = (int(self.color[place : place + 2], 16) for place in (1, 3))
-        return red - green
 
 
 class Service:
@@ -138,8 +108,13 @@ def scraped(prometheus: Any, services: dict[str, Service]) -> Any:
 
 
 def drawn(
-    store: Any, chromium: str, picture: str, title: str, at: float, **chosen: str
-) -> dict[str, Bar]:
+    store: Any,
+    draw: Callable[..., dict[str, Any]],
+    picture: str,
+    title: str,
+    at: float,
+    **chosen: str,
+) -> dict[str, Any]:
     """Ask a panel's queries, have Grafana's code draw the answers; return the bars by function."""
     panel = PANELS[title]
     variables = {"__range": f"{WINDOW}s", "job": ".+", "instance": ".+"} | chosen
@@ -149,33 +124,11 @@ def drawn(
         )
         for target in panel["targets"]
     }
-    asked = json.dumps({"panel": panel, "answers": answers}).replace("<", "\\u003c")
-    page = VIEW / f"{picture}.html"
-    page.write_text(PAGE.replace("{asked}", asked))
-    browser = subprocess.run(
-        [
-            chromium,
-            *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-            *("--allow-file-access-from-files", f"--user-data-dir={VIEW / 'chromium'}"),
-            *("--window-size=1400,330", "--virtual-time-budget=10000"),
-            *(f"--screenshot={VIEW / picture}.png", "--dump-dom", page.as_uri()),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    found = re.search(r'<script id="drawn"[^>]*>([^<]+)<', browser.stdout)
-    assert found, browser.stderr
-    bars = json.loads(found[1])
-    return {
-        bar["text"].partition(" (")[0]: Bar(bar["width"] / bars[0]["width"], bar["color"])
-        for bar in bars
-        if "text" in bar
-    }
+    return draw(picture, panel=panel, answers=answers)
 
 
 def test_the_hot_function_is_drawn_with_its_share(
-    scraped: Any, services: dict[str, Service], chromium: str
+    scraped: Any, services: dict[str, Service], draw: Callable[..., Any]
 ) -> None:
     """Its bar is as wide as its share of the CPU in our own snapshot of the same time says."""
     service = services["v1"]
@@ -183,25 +136,25 @@ def test_the_hot_function_is_drawn_with_its_share(
     time.sleep(WINDOW)
     now, after = service.counted(2)
     used = {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
-    bars = drawn(scraped, chromium, "flame-graph", "Flame graph", now, instance=service.address)
+    bars = drawn(scraped, draw, "flame-graph", "Flame graph", now, instance=service.address)
     assert 1 == bars["total"].share
     leaves = {name: bars[f"__main__.{name}"].share for name in ("price", "search", "render")}
     for name, share in leaves.items():
         assert pytest.approx(used[f"__main__.{name}"] / sum(used.values()), abs=0.02) == share
     assert "price" == max(leaves, key=lambda name: leaves[name])
     assert bars["__main__.serve"].share > 0.9
-    assert (
-        bars["__main__.serve"].share >= bars["__main__.handle"].share >= sum(leaves.values()) - 0.01
-    )
+    handled = bars["__main__.handle"].share
+    assert bars["__main__.serve"].share > handled - 0.001  # they are drawn to parts of a pixel
+    assert handled >= sum(leaves.values()) - 0.01
 
 
 def test_the_difference_of_versions_shows_what_has_become_slower(
-    scraped: Any, services: dict[str, Service], chromium: str
+    scraped: Any, services: dict[str, Service], draw: Callable[..., Any]
 ) -> None:
     """What the second version is slower in is red; what has a smaller share for it is green."""
     bars = drawn(
         scraped,
-        *(chromium, "versions", "Between versions", time.time()),
+        *(draw, "versions", "Between versions", time.time()),
         baseline="v1",
         version="v2",
     )
@@ -211,7 +164,7 @@ def test_the_difference_of_versions_shows_what_has_become_slower(
 
 
 def test_the_difference_to_earlier_shows_what_has_become_slower(
-    scraped: Any, services: dict[str, Service], chromium: str
+    scraped: Any, services: dict[str, Service], draw: Callable[..., Any]
 ) -> None:
     """So it does where one and the same process has become slower."""
     service = services["v1"]
@@ -220,7 +173,7 @@ def test_the_difference_to_earlier_shows_what_has_become_slower(
     now, _ = service.counted(2)
     bars = drawn(
         scraped,
-        *(chromium, "earlier", "Against earlier", now),
+        *(draw, "earlier", "Against earlier", now),
         before=f"{WINDOW + 2}s",
         instance=service.address,
     )

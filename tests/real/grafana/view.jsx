@@ -1,7 +1,9 @@
 // Draws a panel of a dashboard as Grafana does: the answers to its queries go through the
-// transformations that it names, and the result into the flame graph. What is drawn on the canvas
+// transformations that it names, and the result into the flame graph. Rows that are a flame graph
+// already, as the Infinity data source has them, go there as they are. What is drawn on the canvas
 // is noted, and stands in the page as JSON, for the test to read.
 import {
+  arrayToDataFrame,
   createTheme,
   standardTransformers,
   standardTransformersRegistry,
@@ -11,7 +13,7 @@ import {
 import { FlameGraph } from "@grafana/flamegraph";
 import { createRoot } from "react-dom/client";
 
-const { panel, answers } = JSON.parse(document.getElementById("asked").textContent);
+const { panel, answers, rows } = JSON.parse(document.getElementById("asked").textContent);
 
 // Grafana's server makes such frames of an instant query in table format
 function frame(refId, vector) {
@@ -55,23 +57,38 @@ context.fillText = function (text, ...place) {
   return fillText.call(this, text, ...place);
 };
 
-const named = panel.transformations.map(({ id }) => id);
-standardTransformersRegistry.setInit(() =>
-  Object.values(standardTransformers)
-    .filter(({ id }) => named.includes(id))
-    .map((transformation) => ({ id: transformation.id, name: transformation.name, transformation })),
-);
-
 const theme = createTheme({ colors: { mode: "dark" } });
 document.body.style.background = theme.colors.background.primary;
 document.body.style.color = theme.colors.text.primary;
-const frames = Object.entries(answers).map(([refId, vector]) => frame(refId, vector));
-transformDataFrame(panel.transformations, frames).subscribe(([data]) => {
-  for (const field of data.fields) field.config = { ...panel.fieldConfig.defaults, ...field.config };
+
+function draw(data) {
   createRoot(document.getElementById("panel")).render(
     <FlameGraph data={data} getTheme={() => theme} stickyHeader={false} disableCollapsing />,
   );
   setTimeout(() => {
     document.getElementById("drawn").textContent = JSON.stringify(drawn);
   }, 3000);
-});
+}
+
+function drawPanel() {
+  const named = panel.transformations.map(({ id }) => id);
+  standardTransformersRegistry.setInit(() =>
+    Object.values(standardTransformers)
+      .filter(({ id }) => named.includes(id))
+      .map((transformation) => ({ id: transformation.id, name: transformation.name, transformation })),
+  );
+  const frames = Object.entries(answers).map(([refId, vector]) => frame(refId, vector));
+  transformDataFrame(panel.transformations, frames).subscribe(([data]) => {
+    for (const field of data.fields)
+      field.config = { ...panel.fieldConfig.defaults, ...field.config };
+    draw(data);
+  });
+}
+
+if (rows) {
+  const data = arrayToDataFrame(rows);
+  data.fields.find(({ name }) => name === "value").config.unit = "ns";
+  draw(data);
+} else {
+  drawPanel();
+}

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ox_otel import _accounts
-from ox_otel._accounts import ASKED, NOTABLE, Account, place_core_waits
+from ox_otel import _tickers
 from ox_otel._looks import Thread
 from ox_otel._tallies import Tally
+from ox_otel._tickers import ASKED, NOTABLE, Ticker, place_core_waits
 from ox_otel.recorders import Function
 
 
@@ -15,13 +15,13 @@ from ox_otel.recorders import Function
 def kernel(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
     """Return the seconds that threads have waited for cores, by clock: what the kernel says."""
     said: dict[int, float] = {}
-    monkeypatch.setattr(_accounts, "core_wait", lambda clock: said.get(clock, 0.0))
+    monkeypatch.setattr(_tickers, "core_wait", lambda clock: said.get(clock, 0.0))
     return said
 
 
-def account(clock: int = 1) -> Account:
-    """Return the account of a thread with that clock."""
-    return Account(Thread(clock, clock, 0, 0), 0)
+def ticker(clock: int = 1) -> Ticker:
+    """Return the ticker of a thread with that clock."""
+    return Ticker(Thread(clock, clock, 0, 0), 0)
 
 
 def tallies(*names: str) -> list[Tally]:
@@ -34,7 +34,7 @@ def milliseconds(*some: Tally) -> list[int]:
     return [tally.wait // 1_000_000 for tally in some]
 
 
-def live(one: Account, seen: Tally, waited: int, ticked: dict[Tally, int]) -> None:
+def live(one: Ticker, seen: Tally, waited: int, ticked: dict[Tally, int]) -> None:
     """Have a thread wait, as it was *seen* to, and tick elsewhere; milliseconds."""
     one.wait(seen, waited * 1_000_000)
     for tally, cpu in ticked.items():
@@ -43,7 +43,7 @@ def live(one: Account, seen: Tally, waited: int, ticked: dict[Tally, int]) -> No
 
 def test_waiting_for_a_core_goes_where_the_thread_ticked(kernel: dict[int, float]) -> None:
     """In proportion to the CPU used there; what else it waited stays where it was seen."""
-    one, (call, hot, warm) = account(), tallies("call", "hot", "warm")
+    one, (call, hot, warm) = ticker(), tallies("call", "hot", "warm")
     kernel[1] = 7.0
     live(one, call, 100, {hot: 10})
     place_core_waits([one])
@@ -58,7 +58,7 @@ def test_waiting_for_a_core_goes_where_the_thread_ticked(kernel: dict[int, float
 
 def test_no_more_is_moved_than_was_waited(kernel: dict[int, float]) -> None:
     """Though the kernel should count more, of a time before."""
-    one, (call, hot) = account(), tallies("call", "hot")
+    one, (call, hot) = ticker(), tallies("call", "hot")
     for kernel[1] in (1.0, 9.0):
         live(one, call, 100, {hot: 10})
         place_core_waits([one])
@@ -68,7 +68,7 @@ def test_no_more_is_moved_than_was_waited(kernel: dict[int, float]) -> None:
 
 def test_of_a_thread_that_has_ended_nothing_is_moved(kernel: dict[int, float]) -> None:
     """The kernel says nothing of it, which is no negative time."""
-    one, (call, hot) = account(), tallies("call", "hot")
+    one, (call, hot) = ticker(), tallies("call", "hot")
     for kernel[1] in (5.0, 0.0):
         live(one, call, 100, {hot: 10})
         place_core_waits([one])
@@ -78,7 +78,7 @@ def test_of_a_thread_that_has_ended_nothing_is_moved(kernel: dict[int, float]) -
 
 def test_where_no_tick_came_waits_stay(kernel: dict[int, float]) -> None:
     """There is no place to move them to."""
-    one, (call, hot) = account(), tallies("call", "hot")
+    one, (call, hot) = ticker(), tallies("call", "hot")
     for kernel[1], ticked in ((1.0, {hot: 10}), (2.0, {})):
         live(one, call, 100, ticked)
         place_core_waits([one])
@@ -88,7 +88,7 @@ def test_where_no_tick_came_waits_stay(kernel: dict[int, float]) -> None:
 
 def test_who_was_not_asked_for_a_while_begins_anew(kernel: dict[int, float]) -> None:
     """What it waited for a core in a batch that did not count is not taken off the next ones."""
-    one, (call, hot) = account(), tallies("call", "hot")
+    one, (call, hot) = ticker(), tallies("call", "hot")
     for kernel[1], waited in ((1.0, 100), (2.0, NOTABLE // 1_000_000 - 1), (3.0, 100), (3.0, 100)):
         live(one, call, waited, {hot: 10})
         place_core_waits([one])
@@ -100,7 +100,7 @@ def test_the_kernel_is_asked_about_few(kernel: dict[int, float]) -> None:
     """About those that waited longest."""
     seen = tallies(*map(str, range(3 * ASKED)))
     (hot,) = tallies("hot")
-    several = [account(number) for number in range(len(seen))]
+    several = [ticker(number) for number in range(len(seen))]
     for seconds in (1.0, 2.0):
         for number, one in enumerate(several):
             kernel[number] = seconds
@@ -121,11 +121,11 @@ def test_nothing_is_lost_and_nothing_is_less_than_nothing(
     waits: list[int], ticks: list[int], core: float
 ) -> None:
     """Whatever the figures, all waiting is as much as before, to the nanosecond."""
-    one = account()
+    one = ticker()
     seen, ticked = tallies(*"abcde"[: len(waits)]), tallies(*"fghij"[: len(ticks)])
     with pytest.MonkeyPatch.context() as patch:
         for said in (0.0, core):
-            patch.setattr(_accounts, "core_wait", lambda _, said=said: said)
+            patch.setattr(_tickers, "core_wait", lambda _, said=said: said)
             for tally, waited in zip(seen, waits, strict=True):
                 one.wait(tally, waited)
             for tally, cpu in zip(ticked, ticks, strict=True):

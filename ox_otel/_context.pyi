@@ -1,0 +1,3 @@
+from contextvars import Context
+
+def context_of(ident: int, /) -> Context | None: ...

@@ -1,0 +1,20 @@
+"""What applications have in common that others mount, whatever the interface between them."""
+
+from urllib.parse import quote
+
+from ox_otel._install import mounted
+from ox_otel.http import Request, Response, plain, respond
+
+
+def answer(request: Request, prefix: str, *, metrics: bool) -> Response:
+    """Return the answer to *request*, of an application mounted at *prefix*, `/metrics` or not."""
+    if not request.path and prefix:
+        # links of the page would lead beside us; a relative address is right behind any proxy
+        last = quote(prefix.rpartition("/")[2], safe="")
+        return plain(308, "the address of this page ends with a slash", {"Location": f"./{last}/"})
+    exposure = mounted()
+    if exposure is None:
+        return plain(503, "ox_otel is not installed in this process")
+    if not metrics:
+        exposure = exposure._replace(metrics=None)
+    return respond(request._replace(path=request.path or "/"), exposure)

@@ -1,0 +1,91 @@
+"""Say which route the work at hand is for."""
+
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from ox_otel._accounts import Account, Template, at_hand, measured, meter, turn
+from ox_otel._books import books
+from ox_otel._greenlets import follow_switches
+from ox_otel._notices import warn
+
+T = TypeVar("T")
+
+
+@contextmanager
+def tag(*, route: str | None = None) -> Iterator[None]:
+    """Count what the calling thread does within as one request of *route*.
+
+    Within another tag, the inner one has the time. Without a route it is work for the request
+    that the context belongs to, in a thread of a pool.
+
+    In a coroutine it counts CPU if the coroutine does not wait within, or is driven (see
+    `tagged`); else the request only.
+    """
+    if route is None:
+        its, before = meter(), meter().account
+        its.turn(measured())
+        try:
+            yield
+        finally:
+            its.turn(before)
+        return
+    account = begin(lambda: route)
+    try:
+        yield
+    finally:
+        if account is not None:
+            end(account)
+            if account.is_lost:
+                warn("ox_otel: `tag` was in a coroutine that waits; `tagged` would know its CPU")
+
+
+async def tagged(coroutine: Coroutine[Any, Any, T], *, route: str) -> T:
+    """Await *coroutine*, with all tasks that it starts, as one request of *route*."""
+    from ox_otel._driving import driven
+
+    async def within() -> T:
+        with tag(route=route):
+            return await coroutine
+
+    return await driven(within())
+
+
+def begin(template: Template) -> Account | None:
+    """Open an account for a request of which *template* will tell the route.
+
+    Returns None while nobody samples.
+    """
+    its_books, its = books(), meter()
+    if its_books is None:
+        return None
+    follow_switches(its)
+    account = its_books.open_account(template, at_hand.get())
+    at_hand.set(account)
+    turn(its)
+    loop = None if its.steps else _running_loop()
+    if loop is not None and account.weight:
+        _watch(account, loop)
+    return account
+
+
+def end(account: Account) -> None:
+    """Close the account at hand."""
+    at_hand.set(account.outer)
+    turn(meter())
+    account.books.close_account(account)
+
+
+def _running_loop() -> Any:
+    asyncio = sys.modules.get("asyncio")
+    return asyncio and asyncio._get_running_loop()
+
+
+def _watch(account: Account, loop: Any) -> None:
+    """Notice if a coroutine waits that nobody drives: the loop does other work then."""
+    from ox_otel._driving import follow
+
+    follow(loop)  # the next one will be driven
+    account.is_watched = True
+    loop.call_soon(account.lose)  # before the coroutine goes on, if it waits

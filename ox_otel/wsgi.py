@@ -1,0 +1,58 @@
+"""A WSGI application that serves what our own endpoint serves, for another one to mount.
+
+    application = DispatcherMiddleware(application, {"/ox_otel": ox_otel.wsgi.app()})
+
+Where a server listens does not tell who reaches it, so nobody is trusted for an address: all but
+`/metrics` needs `OX_OTEL_TOKEN`, or somebody whom the application that mounts us lets in. Answers are
+made on the threads of the server; what they cost there shows in the profile.
+"""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from ox_otel._mounting import answer
+from ox_otel.http import TOO_LARGE, Request, Response, body_length
+
+if TYPE_CHECKING:  # they exist for the type checker only
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+def app(
+    *, allow: "Callable[[WSGIEnvironment], bool] | None" = None, metrics: bool = True
+) -> "WSGIApplication":
+    """Return an application that serves the profiler which is installed when a request comes.
+
+    Whom *allow* returns True for, given the environment of a request, needs no token; what it
+    raises reaches the server. Without *metrics* it does not serve `/metrics`.
+    """
+
+    def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
+        # nothing else is as good as True: a coroutine, for one, would let in everybody
+        trusted = allow is not None and allow(environ) is True
+        response = _answer(environ, trusted=trusted, metrics=metrics)
+        status = f"{response.status} {HTTPStatus(response.status).phrase}"
+        length = str(len(response.body))
+        start_response(status, [*response.headers.items(), ("Content-Length", length)])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+
+    return application
+
+
+def _answer(environ: "WSGIEnvironment", *, trusted: bool, metrics: bool) -> Response:
+    length = body_length(environ.get("CONTENT_LENGTH") or "0")
+    if length is None:
+        return TOO_LARGE
+    request = Request(
+        environ["REQUEST_METHOD"],
+        environ.get("PATH_INFO", ""),
+        environ.get("QUERY_STRING", ""),
+        {
+            name.removeprefix("HTTP_").replace("_", "-").lower(): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_")
+        },
+        environ["wsgi.input"].read(length) if length else b"",
+        trusted=trusted,
+    )
+    return answer(request, environ.get("SCRIPT_NAME", ""), metrics=metrics)

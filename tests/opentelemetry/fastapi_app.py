@@ -1,0 +1,21 @@
+"""A FastAPI app that knows nothing of us, nor of OpenTelemetry."""
+
+import time
+
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+def burn(seconds: float = 0.01) -> None:
+    """Use so many seconds of CPU."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        sum(range(200))
+
+
+@app.get("/")
+def answer() -> str:
+    """Answer a request, on a thread of FastAPI's."""
+    burn()
+    return "burned"

@@ -139,7 +139,7 @@ def test_captures_are_the_batches_of_their_windows(pool: ThreadPoolExecutor) -> 
 
     assert profiles[0].stacks in rows
     assert profiles[1].stacks in rows
-    assert min(total(profile).hits for profile in profiles) > 5
+    assert min(total(profile).hits for profile in profiles) > 1
     # the counters have all of it, and the tree too
     functions = counted.functions.values()
     stacks = sum(total(batch).hits for batch in batches)

@@ -143,7 +143,8 @@ def _assemble(installed: _Installed) -> None:
     for choice in settings.recorders:
         quick = choice in ("prometheus", "otel")  # ours: they neither wait nor take long
         profiler.add_recorder(_recorder(choice, installed), quick=quick)
-    profiler.add_recorder(SpanFollower(), quick=True)
+    if settings.routes:
+        profiler.add_recorder(SpanFollower(), quick=True)
     _serve(installed)
     profiler.start()
     if settings.run_dir is not None:

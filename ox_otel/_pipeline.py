@@ -56,7 +56,7 @@ class Places(NamedTuple):
 
 def _places(settings: Settings) -> Places:
     available = settings.max_series - OWN_SERIES
-    routes = min(available // 10 // SERIES_PER_ROUTE, MAX_ROUTES)
+    routes = min(available // 10 // SERIES_PER_ROUTE, MAX_ROUTES) if settings.routes else 0
     available -= routes * SERIES_PER_ROUTE
     for_tree = 0 if settings.tree == "off" else available // 2
     functions = (available - for_tree) // SERIES_PER_FUNCTION
@@ -162,7 +162,8 @@ class Pipeline:
     def begin(self, now: float) -> None:
         """Start afresh at *now*: what the threads did before is not looked into."""
         self._engine.reset()
-        keep(self._books)
+        if self.places.routes:
+            keep(self._books)
         self._schedule.restart(now)
         self.overhead_ratio = 0.0
         self._began = now

@@ -37,6 +37,7 @@ class Arguments(TypedDict, total=False):
     include: str | Iterable[str]
     exclude: str | Iterable[str]
     tree: str
+    routes: bool | str
     file_paths: bool | str
     host: str
     port: int | range | str | None
@@ -123,6 +124,13 @@ class Settings:
         "cpu, wall or off",
         "time that the tree for flame graphs is of (`wall` is `cpu` and `wait`); it takes half of "
         "the series",
+    )
+    routes: bool = _setting(
+        True,
+        as_truth,
+        "true or false",
+        "count what requests cost, by route; `false`: middlewares, tags and spans do nothing, and "
+        "functions have the series",
     )
     file_paths: bool = _setting(
         False,

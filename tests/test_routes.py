@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import ox_otel
 from ox_otel import RouteUsage, _books, routes, tag, tagged
-from ox_otel._accounts import at_hand, meter
+from ox_otel._accounts import at_hand, measured, meter
 from ox_otel._books import Books, keep, leave
 from ox_otel.recorders import OTHER, UNMATCHED
 
@@ -179,16 +179,22 @@ def test_tasks_that_take_turns(books: Books) -> None:
 def test_tasks_that_a_request_starts(books: Books) -> None:
     """What tasks do that a request starts counts for it, as long as it lasts."""
     late: list[asyncio.Task[None]] = []
+    measured_late = []
+
+    async def go_on() -> None:
+        await burn_in_turns(0.02)
+        measured_late.append(measured())  # or its clock would be read for ever
 
     async def request(n: int) -> None:
         await asyncio.gather(burn_in_turns(n / 100), burn_in_turns(n / 100))
-        late.append(asyncio.create_task(burn_in_turns(0.02)))
+        late.append(asyncio.create_task(go_on()))
 
     async def main() -> None:
         await asyncio.gather(*(tagged(request(n), route=f"/{n}") for n in (1, 2, 3)))
         await asyncio.gather(*late)
 
     asyncio.run(main())
+    assert [None, None, None] == measured_late
     assert cpu(books) == pytest.approx({f"/{n}": n / 50 for n in (1, 2, 3)}, abs=CLOSE)
 
 
@@ -737,6 +743,16 @@ def test_a_child_begins_with_nothing() -> None:
     """A request under way in a parent is the parent's; the child counts its own."""
     done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, timeout=60)
     assert ("None\n/child 1 True\n['/parent']\n", "") == (done.stdout, done.stderr)
+
+
+def test_switched_off() -> None:
+    """Where nobody wants it, nothing is counted or changed, and routes take no series."""
+    settings = ox_otel.Settings(interval=0.005, routes=False, tree="off")
+    with ox_otel.Profiler(settings) as profiler:
+        assert (328, 0, 0) == profiler.places
+        while not profiler.status().samples:
+            time.sleep(0.001)
+        assert None is _books.books()
 
 
 def test_routes_of_a_running_profiler() -> None:

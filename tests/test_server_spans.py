@@ -121,10 +121,13 @@ def test_a_span_that_ends_elsewhere(books: Books, tracer: Tracer, spans: Spans) 
     span = context.run(begin)
     with tag(route="/other"):
         span.end()
+        burn(0.02)
     serve(tracer, "/after")
     context.run(serve, tracer, "/next")
-    requests = {r: usage.requests for r, usage in books.settle(1.0)[0].items()}
+    gains, _ = books.settle(1.0)
+    requests = {route: usage.requests for route, usage in gains.items()}
     assert {UNMATCHED: 1, "/other": 1, "/after": 1, "/next": 1} == requests
+    assert gains["/other"].cpu_seconds == pytest.approx(0.02, abs=CLOSE)
     assert ({}, {}) == (spans._open, books.open)
     context.run(at_hand.set, None)
 
@@ -177,6 +180,7 @@ ox_otel.uninstall()
 serve()
 profiler = ox_otel.install()
 print(count())
+print(len(trace.get_tracer_provider()._active_span_processor._span_processors))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert ("1\n1\n", "") == (done.stdout, done.stderr)
+    assert ("1\n1\n1\n", "") == (done.stdout, done.stderr)

@@ -32,6 +32,7 @@ def test_the_defaults() -> None:
         "include": (),
         "exclude": (),
         "tree": "cpu",
+        "routes": True,
         "file_paths": False,
         "host": "127.0.0.1",
         "port": None,
@@ -62,6 +63,7 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("exclude", ",", ()),
     ("tree", "Wall", "wall"),
     ("tree", "off", "off"),
+    ("routes", "off", False),
     ("file_paths", "on", True),
     ("host", "::1", "::1"),
     ("host", "münchen.example", "münchen.example"),
@@ -166,6 +168,7 @@ REFUSED: dict[str, list[Any]] = {
     "include": [5, None, b"shop", [b"shop"]],
     "exclude": [5, [None]],
     "tree": ["", "wait", "on", None, True],
+    "routes": ["/users", 1],
     "file_paths": ["/srv", 1],
     "host": ["", "a\nb", "a..b", "x" * 70, "\u200d", 127, None],
     "port": [

@@ -323,8 +323,10 @@ class Odd(Coroutine[Any, Any, str]):
         return self.send(None)
 
     def send(self, value: Any) -> Any:
-        """Return an answer."""
-        raise StopIteration("odd")
+        """Wait for a turn of the others, then return an answer."""
+        if vars(self).setdefault("waited", False):
+            raise StopIteration("odd")
+        self.waited = True
 
     def throw(self, *error: Any) -> Any:
         """Fail."""

@@ -84,7 +84,7 @@ def walker(stacks: int) -> Iterator[Callable[[], None]]:
 
 def measure(changed: int) -> list[float]:
     """Return the CPU microseconds of a batch with *changed* stacks: the first, and a later one."""
-    pipeline = Pipeline(Settings(), Schedule(1.0, 1.0))
+    pipeline = Pipeline(Settings(engine="threads"), Schedule(1.0, 1.0))
     pipeline.add(PrometheusRecorder(Profiler(), CollectorRegistry()), quick=True)
     own_idents.add(threading.get_ident())
     took = []

@@ -16,15 +16,16 @@ from bench.world import world
 from ox_otel._clock import Schedule
 from ox_otel._pipeline import Pipeline
 
-BARE, FREE, BUDGET = "bare thread", "ox_otel", "ox_otel, budget"
+BARE, FREE, TICKS, BUDGET = "bare thread", "ox_otel", "ox_otel ticks", "ox_otel, budget"
 PEERS = ("ox-profile", "Sentry", "Pyroscope", "ddtrace", "py-spy")
 
 
 ABOUT = """\
 CPU time of the threads and child processes that a profiler brings with it, in percent of a core,
 beside a bare thread that only wakes up as often. What a profiler does on the program's own threads
-is not in it. `ox_otel` has no budget, `ox_otel, budget` the one it has by default; ddtrace has its
-own budget and rate, and py-spy is a process of its own."""
+is not in it. `ox_otel` has no budget, `ox_otel, budget` the one it has by default, `ox_otel ticks` as
+many ticks a second of CPU and a tenth of the samples; ddtrace has its own budget and rate, and py-spy
+is a process of its own."""
 
 
 class Scene(NamedTuple):
@@ -42,6 +43,9 @@ AXES = {
     "busy": (0, 1, 4),
     "rate": (20, 50, 100),
 }
+
+AT_WORK = [Scene(parked=parked, busy=busy) for parked in (20, 500) for busy in (1, 4)]
+"""For which there is a promise of what ticks cost."""
 
 
 def measure(profiler: str, scene: Sequence[int], settle: float, seconds: float) -> list[float]:
@@ -115,7 +119,7 @@ def stall(parked: int, depth: int, nap: float, seconds: float) -> list[float]:
 
     Batches are in it: about one sample in a hundred makes one.
     """
-    pipeline = Pipeline(ox_otel.Settings(), Schedule(0.01, 1.0))
+    pipeline = Pipeline(ox_otel.Settings(engine="threads"), Schedule(0.01, 1.0))
     cpu, elapsed = [], []
     pipeline.begin(time.monotonic())
     with world(parked, depth, 0, nap):
@@ -132,13 +136,14 @@ def stall(parked: int, depth: int, nap: float, seconds: float) -> list[float]:
 def section(folder: str, *, quick: bool) -> str:
     """Return the results as Markdown; plots go to *folder*."""
     rounds, seconds = (1, 1.5) if quick else (3, 1.5)
-    scenes = list(dict.fromkeys(Scene(**{axis: n}) for axis in AXES for n in AXES[axis]))
+    along = (Scene(**{axis: n}) for axis in AXES for n in AXES[axis])
+    scenes = list(dict.fromkeys([*along, *AT_WORK]))
     if quick:
         scenes = [Scene(), Scene(parked=200), Scene(busy=0)]
     missing = absent(PEERS)
-    profilers = [BARE, FREE, BUDGET, *(name for name in PEERS if name not in missing)]
+    profilers = [BARE, FREE, TICKS, BUDGET, *(name for name in PEERS if name not in missing)]
     cases = [
-        (profiler, scene, *((5.0, 5.0) if profiler == BUDGET else (0.5, seconds)))
+        (profiler, scene, *((5.0, 5.0) if profiler in (TICKS, BUDGET) else (0.5, seconds)))
         for scene in scenes
         for profiler in profilers
     ]
@@ -155,7 +160,7 @@ def section(folder: str, *, quick: bool) -> str:
         "## Cost",
         "",
         ABOUT,
-        f"{rounds} round(s) of {seconds:g} s, for the budget 5 s after 5 s.",
+        f"{rounds} round(s) of {seconds:g} s, for ticks and the budget 5 s after 5 s.",
         "",
         table(
             ["parked, depth, busy, samples/s", *profilers],
@@ -206,6 +211,7 @@ def _promises(
     ]
     restless, at_rest = (500, 300, 0.05, 4.0), (500, 300, 0.0, 4.0)
     stalls, _ = in_rounds(stall, [restless, at_rest], 1)
+    ticks = {s: [used for used, _ in values] for (p, s), values in found.items() if p == TICKS}
     budgeted = [values for (p, _), values in found.items() if p == BUDGET and values]
     most = [max(median(used for used, _ in values) for values in budgeted)]
     apart = [
@@ -214,6 +220,14 @@ def _promises(
     rows = [
         ("20 parked, 30 deep, 1 busy: times the bare thread", factors[FREE, Scene()], 1.5),
         ("200 parked: times the bare thread", factors[FREE, Scene(parked=200)], 3.0),
+        *(
+            (
+                f"ticks, {scene.parked} parked, {scene.busy} busy: % of a core",
+                ticks.get(scene, []),
+                0.2 if scene.parked == 20 else 0.5,
+            )
+            for scene in AT_WORK
+        ),
         ("with the budget, the dearest scene: % of a core", most, 1.0),
         ("published overhead against the kernel's, the worst scene: % apart", apart, 10.0),
         ("idle for a minute: % of what it costs while 1 thread works", shares, 10.0),

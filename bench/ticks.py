@@ -1,14 +1,14 @@
 """How far are ticks from the truth, beyond what chance does to so many of them?"""
 
 import sys
-from collections import Counter
+from collections.abc import Mapping
 from math import sqrt
 from typing import NamedTuple
 
 from bench import programs
-from bench.alone import FailedError, alone
+from bench.alone import Case, FailedError, alone
 from bench.profilers import PROFILERS
-from bench.report import table
+from bench.report import failed, promises, table
 from bench.truth import UNPLACED, by_short_name, weights
 
 RATE = 250
@@ -97,21 +97,41 @@ def until_enough(program: str, seconds: float, enough: int) -> dict[str, list[fl
 def section(_folder: str, *, quick: bool) -> str:
     """Return the results as Markdown."""
     seconds, enough = (3.0, 300) if quick else (SECONDS, ENOUGH)
-    rows = []
-    failures: Counter[str] = Counter()
-    for name, program in programs.PROGRAMS.items():
+    found: dict[str, Errors] = {}
+    failures: dict[Case, str] = {}
+    for name in programs.PROGRAMS:
         try:
-            found = errors(until_enough(name, seconds, enough))
+            found[name] = errors(until_enough(name, seconds, enough))
         except FailedError as failure:
-            failures[str(failure)] += 1
-            continue
-        rows.append(
-            [
-                f"**{name}**" if program.held_out else name,
-                str(found.ticks),
-                *(f"{value:.1f}" for value in found[1:]),
-            ]
-        )
-    header = ["program", "ticks", "error", "chance", "beyond", "unplaced", "wall, worst"]
-    lost = [f"\nNot measured: {number} programs, {why}" for why, number in failures.items()]
-    return "\n".join(["## Ticks", "", ABOUT, "", table(header, rows), *lost])
+            failures[name,] = str(failure)
+    return "\n".join(["## Ticks", "", ABOUT, "", described(found), failed(failures, {})])
+
+
+def described(found: Mapping[str, Errors]) -> str:
+    """Return the errors on each program, and what was promised of them, as Markdown."""
+    held_out = [found[name] for name in found if programs.PROGRAMS[name].held_out]
+    return "\n".join(
+        [
+            table(
+                ["program", "ticks", "error", "chance", "beyond", "unplaced", "wall, worst"],
+                [
+                    [
+                        f"**{name}**" if programs.PROGRAMS[name].held_out else name,
+                        str(one.ticks),
+                        *(f"{value:.1f}" for value in one[1:]),
+                    ]
+                    for name, one in found.items()
+                ],
+            ),
+            "",
+            promises(
+                [
+                    (f"{which}: error of a CPU share beyond chance, points, the worst", most, 1.5)
+                    for which, most in (
+                        ("held-out programs", [max(one.beyond for one in held_out)]),
+                        ("all programs", [max(one.beyond for one in found.values())]),
+                    )
+                ]
+            ),
+        ]
+    )

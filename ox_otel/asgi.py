@@ -7,12 +7,12 @@ included, and never holds it up: answers are made on native threads of ours.
 """
 
 import asyncio
-import atexit
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
+from ox_otel._ending import at_end
 from ox_otel._fork import follow_forks
 from ox_otel._install import get
 from ox_otel._mounting import answer
@@ -165,7 +165,7 @@ def _end() -> None:
 
 
 follow_forks(_workers.clear)  # in a child there are none, but they would seem to live for ever
-atexit.register(_end)
+at_end(_end)
 
 
 async def _send(response: Response, send: Send, *, is_head: bool) -> None:

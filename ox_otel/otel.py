@@ -92,10 +92,8 @@ class OtelRecorder:
         self._pruning.retire(batch)
         pruned = self._pruning.prune(batch)
         self._counts.record(pruned)
-        latest, functions = (
-            {**self._exemplars, **pruned.exemplars},
-            self._counts.snapshot().functions,
-        )
+        latest = {**self._exemplars, **pruned.exemplars}
+        functions = self._counts.snapshot().functions
         self._exemplars = {f: exemplar for f, exemplar in latest.items() if f in functions}
 
     def observe(self, metric: Metric) -> list[Observation]:

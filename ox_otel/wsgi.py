@@ -3,7 +3,8 @@
     application = DispatcherMiddleware(application, {"/ox_otel": ox_otel.wsgi.app()})
 
 Where a server listens does not tell who reaches it, so nobody is trusted for an address: all but
-`/metrics` needs `OX_OTEL_TOKEN`, or somebody whom the application that mounts us lets in.
+`/metrics` needs `OX_OTEL_TOKEN`, or somebody whom the application that mounts us lets in. Answers are
+made on the threads of the server; what they cost there shows in the profile.
 """
 
 from collections.abc import Callable

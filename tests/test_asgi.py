@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -393,6 +395,41 @@ def test_a_loop_that_is_closed_before_the_answer_is_made(
     assert "" == capfd.readouterr().err
 
 
+AT_THE_END = """
+import asyncio, os, time
+import ox_otel, ox_otel.asgi
+from prometheus_client import REGISTRY
+
+class Slow:
+    def describe(self):
+        return []
+
+    def collect(self):
+        time.sleep(0.3)
+        os.write(1, b"made")
+        return []
+
+async def receive():
+    return {"type": "http.request"} if not asked and not asked.append(1) else leave
+
+async def send(message):
+    pass
+
+asked, leave = [], {"type": "http.disconnect"}
+ox_otel.install()
+REGISTRY.register(Slow())
+scope = {"type": "http", "method": "GET", "path": "/metrics", "query_string": b"", "headers": []}
+asyncio.run(ox_otel.asgi.app()(scope, receive, send))
+"""
+
+
+def test_answers_that_are_being_made_when_the_interpreter_ends() -> None:
+    """They are waited for, a second at the most: no thread of ours is there when it goes."""
+    done = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, timeout=60)
+
+    assert (0, b"made", b"") == (done.returncode, done.stdout, done.stderr)
+
+
 def test_no_thread_to_be_had(profiler: ox_otel.Profiler, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is as if there were too many requests."""
 
@@ -427,6 +464,7 @@ def test_what_answers_cost_is_published(slow: Slow, profiler: ox_otel.Profiler) 
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # as they are here
 def test_a_child_forked_while_answers_are_made(slow: Slow) -> None:
     """What its parent was at does not count as its own."""
 

@@ -129,7 +129,7 @@ def sample_cost(step: Act) -> float:
 
 def batch_costs(stacks: int) -> tuple[float, float]:
     """Return the cost of a batch of *stacks* that changed, and of an empty one, in bare loops."""
-    pipeline = Pipeline(Settings(), Schedule(1.0, 1.0))
+    pipeline = Pipeline(Settings(engine="threads"), Schedule(1.0, 1.0))
     pipeline.add(PrometheusRecorder(Profiler(), CollectorRegistry()), quick=True)
     pipeline.begin(0.0)
     tops, calls = functions(stacks), functions(20)

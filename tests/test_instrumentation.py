@@ -13,7 +13,7 @@ import ox_otel
 from ox_otel.instrumentation import OxOtelInstrumentor
 OxOtelInstrumentor().instrument(skip_dep_check=True)
 profiler = ox_otel.get()
-print(profiler and (profiler.status().state, [type(one).__name__ for one, _ in profiler._recorders]))
+print(profiler and (profiler.status().state, [type(one).__name__ for one, _ in profiler._recorders][:1]))
 OxOtelInstrumentor().uninstrument()
 print(ox_otel.get())
 """

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -301,17 +302,19 @@ def test_a_program_that_ends(receiver: Any) -> None:
     said, _ = run(PROGRAM.format(seconds=1.0, end=""), receiver.url)
     state, seconds = said.split("\n")[0].split()
     assert "running" == state
-    [request] = receiver.requests
-    found = stacks_of(decode(request.body))
-    assert float(seconds) - 0.002 <= sum(found.values()) / 1e9
-    assert max(found, key=lambda stack: found[stack])[:2] == ("__main__.<module>", "__main__.burn")
+    found: Counter[tuple[str, ...]] = Counter()
+    for request in receiver.requests:  # one, or two if a batch was under way
+        found.update(stacks_of(decode(request.body)))
+    assert float(seconds) - 0.002 <= found.total() / 1e9
+    [(hottest, _)] = found.most_common(1)
+    assert ("__main__.<module>", "__main__.burn") == hottest[:2]
 
 
 def test_our_thread_imports_nothing(receiver: Any) -> None:
     """A child that is forked in the middle of an import could never import that module."""
     said, _ = run(PROGRAM.format(seconds=0.3, end="ox_otel.uninstall()"), receiver.url)
     assert "[]" == said.split("\n")[1]
-    assert 1 == len(receiver.requests)
+    assert receiver.requests
 
 
 def test_a_collector_that_hangs_does_not_hold_up_the_end() -> None:
@@ -327,3 +330,37 @@ def test_a_collector_that_hangs_does_not_hold_up_the_end() -> None:
         said, after = run(program, url, timeout="60")
     assert float(said.split("\n")[1]) < 1 + SPARE
     assert after < SPARE
+
+
+FORKING = """
+import os, time
+import ox_otel
+
+profiler = ox_otel.install(recorders="otlp_profiles", interval=0.001, max_overhead=1)
+
+def parent_burns():
+    while time.process_time() < 0.5: sum(range(1000))
+
+def child_burns():
+    while time.process_time() < 0.3: sum(range(1000))
+
+parent_burns()
+profiler.snapshot()
+if pid := os.fork():
+    os.waitpid(pid, 0)
+else:
+    child_burns()
+    ox_otel.uninstall()
+    os._exit(0)
+"""
+
+
+def test_a_forked_child_sends_what_is_its_own(receiver: Any) -> None:
+    """Parent and child send each what it has used itself, and no time twice."""
+    run(FORKING, receiver.url)
+    seconds: Counter[str] = Counter()
+    for request in receiver.requests:
+        for stack, nanoseconds in stacks_of(decode(request.body)).items():
+            seconds.update({name: nanoseconds / 1e9 for name in stack if name.endswith("_burns")})
+    assert {"__main__.parent_burns", "__main__.child_burns"} == seconds.keys()
+    assert max(seconds.values()) < 0.7

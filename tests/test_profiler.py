@@ -169,7 +169,7 @@ def test_paused_there_are_no_wake_ups(
         time.sleep(1.0)
         after = switches()
 
-    assert (after == before) if paused else (after > before + 50)
+    assert (after == before) if paused else (after > before + 10)
 
 
 @pytest.mark.parametrize("verb", ["run", "pause", "suspend", "long interval"])
@@ -391,7 +391,7 @@ def test_a_recorder_that_hangs_stops_nothing(
     profiler.add_recorder(hanging)
     profiler.add_recorder(good)
     with profiler:
-        until(lambda: profiler.status().reason)
+        until(lambda: "delivery" in profiler.status().reason)
         assert "does not return from a delivery: Hanging" == profiler.status().reason
         assert "running" == state(profiler)
         samples = profiler.status().samples
@@ -447,9 +447,10 @@ def test_a_recorder_that_hangs_does_not_delay_the_end(profiler: Profiler) -> Non
     assert max(ended) < 0.8
 
 
-def test_what_it_costs_is_published_truly(profiler: Profiler) -> None:
+def test_what_it_costs_is_published_truly() -> None:
     """The published CPU seconds are those that the kernel counts for our thread."""
-    with profiler:
+    settings = Settings(engine="threads", interval=0.005, max_overhead=1)  # the only one it costs
+    with Profiler(settings) as profiler:
         burn(1.0)
         (mine,) = [
             task

@@ -236,7 +236,7 @@ def test_without_the_extension() -> None:
 
 
 @contextmanager
-def profiled() -> Iterator[tuple[Profiler, list[Batch]]]:
+def profiled(engine: str = "threads") -> Iterator[tuple[Profiler, list[Batch]]]:
     """A profiler that samples often, and the batches it makes."""
     batches: list[Batch] = []
 
@@ -244,7 +244,7 @@ def profiled() -> Iterator[tuple[Profiler, list[Batch]]]:
         def record(self, batch: Batch) -> None:
             batches.append(batch)
 
-    profiler = Profiler(Settings(interval=0.002, max_overhead=1))
+    profiler = Profiler(Settings(engine=engine, interval=0.002, max_overhead=1))
     profiler.add_recorder(Keeper(), quick=True)
     with profiler:
         yield profiler, batches
@@ -276,7 +276,8 @@ def exemplars(batches: list[Batch], name: str) -> list[tuple[Batch, Exemplar]]:
     return [(batch, batch.exemplars[function]) for batch in batches if function in batch.exemplars]
 
 
-def test_each_function_has_the_span_it_ran_in() -> None:
+@pytest.mark.parametrize("engine", ["threads", "ticks"])
+def test_each_function_has_the_span_it_ran_in(engine: str) -> None:
     """Of tasks that take turns on one thread, what each runs has exemplars of its own span only."""
     spans: dict[str, str] = {}
 
@@ -296,8 +297,9 @@ def test_each_function_has_the_span_it_ran_in() -> None:
     traces: set[str] = set()
     deadline = time.monotonic() + 60
     began = time.time()
-    with profiled() as (profiler, batches):
+    with profiled(engine) as (profiler, batches):
         asyncio.run(main())
+    assert engine == profiler.status().engine
     for name in ("spin_left", "spin_right"):
         for batch, exemplar in exemplars(batches, name):
             assert spans[name] == exemplar.span_id

@@ -51,7 +51,8 @@ def test_victoria_metrics(collector, victoria_metrics) -> None:
         return query(victoria_metrics, expr.format("{" + ours.format(name) + more + "}"))
 
     collector.wait_for(lambda: ask("{}", "stacks"), "it answers")
-    assert 4.5 == ask("{}", "seconds", ',state="cpu"')[str(CART)]
+    by_function = 'sum by ("code.function.name") ({})'
+    assert 4.5 == ask(by_function, "seconds", ',state="cpu"')[str(CART)]
     assert 8 == ask("{}", "self_hits")[str(CART)]
     assert ask("sum({})", "self_hits") == ask("sum({})", "stacks")
     [self_seconds] = ask("sum({})", "self_seconds").values()

@@ -14,7 +14,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-from ox_otel import Batch, Function, Profiler, Settings, Usage
+from ox_otel import Batch, Exemplar, Function, Profiler, Settings, Usage
 from ox_otel.otel import OtelRecorder
 from ox_otel.recorders import Node
 
@@ -248,3 +248,30 @@ def test_a_dead_collector_delays_no_end_on_our_account(environ) -> None:
         environ |= {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": "1"}
         environ |= {"OTEL_METRIC_EXPORT_INTERVAL": "200"}
         assert 0 < float(run(ENDING, environ)) < 1
+
+
+@pytest.mark.parametrize("provider", [{}, DELTA], indirect=True, ids=["cumulative", "delta"])
+def test_exemplars(collector, provider) -> None:
+    """Self CPU arrives with the span in which the function was seen last, once, and nothing else."""
+    recorder = OtelRecorder(Profiler(Settings()), provider)
+    for span_id in ("a" * 16, "b" * 16):
+        exemplar = Exemplar("7" * 32, span_id, 0.25, 1_700_000_000.0)
+        recorder.record(Batch({CART: USED, STOCK: USED}, tree=TREE, exemplars={CART: exemplar}))
+    first, second = sent(collector, provider), sent(collector, provider)
+    found = {
+        (name, point.attributes[0].value.string_value, state.value.string_value): point.exemplars
+        for name in COUNTERS
+        for point in first.metrics[name].sum.data_points
+        for state in point.attributes
+        if state.key == "state" and point.exemplars
+    }
+    [(series, [exemplar])] = found.items()
+    assert ("self_seconds", str(CART), "cpu") == series
+    assert (bytes.fromhex("7" * 32), bytes.fromhex("b" * 16)) == (
+        exemplar.trace_id,
+        exemplar.span_id,
+    )
+    points = [point for name in COUNTERS for point in first.metrics[name].sum.data_points]
+    assert 1 == sum(len(point.exemplars) for point in points)
+    points = [point for name in COUNTERS for point in second.metrics[name].sum.data_points]
+    assert 0 == sum(len(point.exemplars) for point in points)

@@ -78,7 +78,7 @@ def run(code: str, environ: dict[str, str], **more: str) -> tuple[str, str]:
         env={**environ, **more},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
     assert 0 == done.returncode
     return done.stdout, done.stderr

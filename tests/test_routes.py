@@ -498,6 +498,7 @@ class Computed:
         ({"route": Rule("/{id}"), "fastapi": {}}, "/{id}"),
         ({"path": "/users/4711"}, None),
         ({"route": Computed()}, None),
+        ({"route": App(path=["/users"])}, None),
         (
             {
                 "endpoint": endpoint,

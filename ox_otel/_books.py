@@ -21,7 +21,7 @@ _SHARE = 0.25
 _MOST_WEIGHT = 1000
 
 _STEP = 0.4
-"""Of what a charge costs, a step of a coroutine that charges nobody."""
+"""What a step of a coroutine costs in charges, beside that of one that is measured."""
 
 
 class Route:
@@ -46,7 +46,7 @@ class Books:
         self.open: dict[Account, None] = {}
         self.charges = 0
         self.requests = 0
-        self.steps = 0  # of coroutines, which were made for no request that is measured
+        self.steps = 0  # of coroutines; each that was measured counts twice
         self._limit = limit
         self._allowed = budget * _SHARE
         self._weight = 1
@@ -144,7 +144,8 @@ class Books:
         turn, account = _costs()
         cost = (charges + steps * _STEP) * turn + requests * account
         if seconds > 0:
-            wanted = charges * turn * self._weight / (self._allowed * seconds)
+            measuring = charges * turn * (1 + 2 * _STEP)
+            wanted = measuring * self._weight / (self._allowed * seconds)
             self._weight = min(max(ceil(wanted), 1), _MOST_WEIGHT)
         return cost
 

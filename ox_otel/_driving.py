@@ -63,8 +63,8 @@ class Driven(Coroutine[Any, Any, T]):
         before = its.account
         if account is not before:
             its.turn(account)
-        elif (its_books := books()) is not None:
-            its_books.steps += 1
+        if (its_books := books()) is not None:
+            its_books.steps += 1 if account is before else 2  # to look for errands is as dear
         its.steps += 1
         try:
             awaited = step(*given)

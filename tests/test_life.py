@@ -22,7 +22,7 @@ PREAMBLE = """
 import atexit, faulthandler, gc, os, signal, sys, threading, time, warnings
 warnings.simplefilter("ignore")
 faulthandler.register(signal.SIGALRM, chain=True)
-signal.alarm(50)
+signal.alarm(150)
 import ox_otel
 def until(condition):
     while not condition(): time.sleep(0.005)
@@ -32,7 +32,7 @@ def until(condition):
 def run(code: str) -> tuple[int, str, str]:
     """Return exit status, stdout and stderr of *code*, in an interpreter of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", PREAMBLE + code], capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", PREAMBLE + code], capture_output=True, text=True, timeout=200
     )
     return done.returncode, done.stdout, done.stderr
 

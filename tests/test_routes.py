@@ -323,8 +323,10 @@ class Odd(Coroutine[Any, Any, str]):
         return self.send(None)
 
     def send(self, value: Any) -> Any:
-        """Return an answer."""
-        raise StopIteration("odd")
+        """Wait for a turn of the others, then return an answer."""
+        if vars(self).setdefault("waited", False):
+            raise StopIteration("odd")
+        self.waited = True
 
     def throw(self, *error: Any) -> Any:
         """Fail."""
@@ -496,6 +498,7 @@ class Computed:
         ({"route": Rule("/{id}"), "fastapi": {}}, "/{id}"),
         ({"path": "/users/4711"}, None),
         ({"route": Computed()}, None),
+        ({"route": App(path=["/users"])}, None),
         (
             {
                 "endpoint": endpoint,

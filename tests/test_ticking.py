@@ -225,7 +225,10 @@ def blocked(thread: threading.Thread) -> None:
 
 @pytest.fixture
 def listings(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Return a list that grows with each list of the frames of all threads that is made."""
+    """Return a list that grows with each list of the frames of all threads that is made.
+
+    Nobody traces, whatever other tests have imported.
+    """
     made: list[None] = []
 
     def frames() -> AbstractContextManager[dict[int, FrameType]]:
@@ -233,6 +236,7 @@ def listings(monkeypatch: pytest.MonkeyPatch) -> list[None]:
         return frames_of_threads()
 
     monkeypatch.setattr("ox_otel._threads.frames_of_threads", frames)
+    monkeypatch.setattr("ox_otel._ticking.is_traced", lambda: False)
     return made
 
 
@@ -258,6 +262,24 @@ def test_whoever_ticks_is_seen_where_it_stands_without_a_list_of_all(
     assert (5, 7) == (here.hits, there.hits)
     assert min(here.wait_seconds, there.wait_seconds) > 0.05
     assert 0 == made
+
+
+def test_where_somebody_traces_now_and_then_a_list_is_made(
+    engine: Engine, listings: list[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sample in five takes frames, to see in which span a function runs."""
+    monkeypatch.setattr("ox_otel._ticking.is_traced", lambda: True)
+    with Walker() as walker:
+        engine.sample(0.0)
+        engine.drain()
+        walker.step()
+        engine.sample(0.0)
+        before = len(listings)
+        for _ in range(10):
+            walker.step()
+            engine.sample(0.0)
+
+    assert 2 == len(listings) - before
 
 
 def test_more_threads_than_a_glance_can_hold_are_listed(

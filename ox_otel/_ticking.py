@@ -29,8 +29,11 @@ PACE = 5
 TICKS_AN_INTERVAL = 2
 """So many ticks come of a thread that uses CPU for one interval."""
 
-PATIENCE = 5
-"""Periods of CPU without a tick after which a thread's CPU is given up as not to be placed."""
+PATIENCE = 50_000_000
+"""Nanoseconds of CPU without a tick, or five periods, after which it is given up as not to be placed.
+
+Timers of the kernel look at a thread only when the scheduler's clock beats, up to 10 ms apart.
+"""
 
 CHECKED = 5
 """Batches until all clocks are read, if what the process used gives no reason to."""
@@ -141,7 +144,7 @@ class Ticks(Threads):
         """Return what each stack used since the last drain."""
         self._take()
         for ticker in list(self._tickers.values()):
-            if ticker.due > PATIENCE * self._period:
+            if ticker.due > max(PATIENCE, 5 * self._period):
                 if not ticker.ticks:
                     self._deaf.add(ticker.thread)
                     self._disarm(ticker)

@@ -73,6 +73,11 @@ def test_top_shows_who_burns_and_who_waits(url: str) -> None:
         assert 0 < float(first.split()[place])
 
 
+def hear_ctrl_c() -> None:
+    """Take Ctrl-C as usual, even where the tests run in the background, which is deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_top_lives_on_a_terminal(url: str) -> None:
     """On a terminal the table stands on a screen of its own, and Ctrl-C ends it without a word."""
     controller, terminal = pty.openpty()
@@ -80,7 +85,12 @@ def test_top_lives_on_a_terminal(url: str) -> None:
     environ = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "20"}
     shown, deadline = "", time.monotonic() + 30
     with subprocess.Popen(
-        command, stdin=terminal, stdout=terminal, stderr=terminal, env=environ
+        command,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=environ,
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509 - this process has no other threads
     ) as view:
         os.close(terminal)
         while shown.count("__main__.burn") < 2 and time.monotonic() < deadline:

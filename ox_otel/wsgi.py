@@ -4,7 +4,7 @@
 
 Where a server listens does not tell who reaches it, so nobody is trusted for an address: all but
 `/metrics` needs `OX_OTEL_TOKEN`, or somebody whom the application that mounts us lets in. Answers are
-made on the threads of the server; what they cost there shows in the profile.
+made on the threads of the server, so captures are short; what they cost there shows in the profile.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,12 @@ from ox_otel.http import TOO_LARGE, Request, Response, body_length
 
 if TYPE_CHECKING:  # they exist for the type checker only
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+LONGEST_HERE = 10.0
+"""Seconds that a capture may last: servers kill a thread, or a worker, that is silent for long.
+
+That of gunicorn is by default after 30 s; and a client that hangs up goes unnoticed.
+"""
 
 
 def app(
@@ -54,5 +60,6 @@ def _answer(environ: "WSGIEnvironment", *, trusted: bool, metrics: bool) -> Resp
         },
         environ["wsgi.input"].read(length) if length else b"",
         trusted=trusted,
+        longest=LONGEST_HERE,
     )
     return answer(request, environ.get("SCRIPT_NAME", ""), metrics=metrics)

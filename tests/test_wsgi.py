@@ -110,6 +110,18 @@ def test_what_the_host_raises_lets_nobody_in(profiler: ox_otel.Profiler) -> None
         ask(ox_otel.wsgi.app(allow=broken))
 
 
+def test_captures_are_short(profiler: ox_otel.Profiler) -> None:
+    """A thread of the server waits for them, which it may be killed for, and hears no hanging up."""
+    app = ox_otel.wsgi.app()
+
+    for path in ("/profile", "/flamegraph.json", "/debug/pprof/profile", "/debug/pprof/wall"):
+        assert 400 == ask(app, "HEAD", path=path, QUERY_STRING="seconds=10.5", **BEARER).status
+        refused = ask(app, path=path, QUERY_STRING="seconds=10.5", **BEARER)
+        assert b"accepted: up to 10, and more by ASGI or by OX_OTEL_PORT" in refused.body
+        assert 200 == ask(app, "HEAD", path=path, QUERY_STRING="seconds=10", **BEARER).status
+    assert 200 == ask(app, path="/profile", QUERY_STRING="seconds=0.1", **BEARER).status
+
+
 def test_without_metrics(profiler: ox_otel.Profiler) -> None:
     """Where they are not wanted, they are not there, whoever asks."""
     app = ox_otel.wsgi.app(metrics=False)

@@ -1,9 +1,21 @@
 """What applications have in common that others mount, whatever the interface between them."""
 
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 from ox_otel._install import mounted
 from ox_otel.http import Request, Response, plain, respond
+
+
+def let_in(allow: Callable[[Any], bool] | None, asked: Any, path: str) -> bool:
+    """Return whether *allow* lets in who has *asked* for *path*, as the interface tells of it.
+
+    For `/metrics`, which is open to all, it is not called: a scrape has no session, say, and what
+    *allow* raises for want of one would take the metrics down.
+    """
+    # nothing else is as good as True: a coroutine, for one, would let in everybody
+    return allow is not None and path != "/metrics" and allow(asked) is True
 
 
 def answer(request: Request, prefix: str, *, metrics: bool) -> Response:

@@ -15,7 +15,7 @@ from typing import Any
 from ox_otel._ending import at_end
 from ox_otel._fork import follow_forks
 from ox_otel._install import get
-from ox_otel._mounting import answer
+from ox_otel._mounting import answer, let_in
 from ox_otel._native import Worker
 from ox_otel._signals import as_host
 from ox_otel.http import MAX_BODY, TOO_LARGE, TOO_MANY, Request, Response, plain
@@ -36,14 +36,12 @@ def app(*, allow: Callable[[Scope], bool] | None = None, metrics: bool = True) -
     """Return an application that serves the profiler which is installed when a request comes.
 
     Whom *allow* returns True for, given the scope of a request, needs no token; what it raises
-    reaches the server. Without *metrics* it does not serve `/metrics`.
+    reaches the server. For `/metrics` it is not asked; without *metrics*, that is not served.
     """
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            # nothing else is as good as True: a coroutine, for one, would let in everybody
-            trusted = allow is not None and allow(scope) is True
-            response = await _answered(scope, receive, trusted=trusted, metrics=metrics)
+            response = await _answered(scope, receive, allow, metrics=metrics)
             if response is not None:
                 await _send(response, send, is_head=scope["method"] == "HEAD")
         elif scope["type"] == "lifespan":
@@ -66,14 +64,15 @@ async def _live(receive: Receive, send: Send) -> None:
 
 
 async def _answered(
-    scope: Scope, receive: Receive, *, trusted: bool, metrics: bool
+    scope: Scope, receive: Receive, allow: Callable[[Scope], bool] | None, *, metrics: bool
 ) -> Response | None:
     """Return the answer to a request, None if the client has gone."""
+    prefix = scope.get("root_path", "").rstrip("/")
+    path = scope["path"].removeprefix(prefix)
+    trusted = let_in(allow, scope, path)
     body = await _body(receive)
     if body is None or len(body) > MAX_BODY:
         return None if body is None else TOO_LARGE
-    prefix = scope.get("root_path", "").rstrip("/")
-    path = scope["path"].removeprefix(prefix)
     query = scope["query_string"].decode("latin-1")
     request = Request(scope["method"], path, query, _headers(scope), body, trusted=trusted)
 

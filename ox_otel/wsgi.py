@@ -11,7 +11,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from ox_otel._mounting import answer
+from ox_otel._mounting import answer, let_in
 from ox_otel.http import TOO_LARGE, Request, Response, body_length
 
 if TYPE_CHECKING:  # they exist for the type checker only
@@ -30,12 +30,11 @@ def app(
     """Return an application that serves the profiler which is installed when a request comes.
 
     Whom *allow* returns True for, given the environment of a request, needs no token; what it
-    raises reaches the server. Without *metrics* it does not serve `/metrics`.
+    raises reaches the server. For `/metrics` it is not asked; without *metrics*, that is not served.
     """
 
     def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
-        # nothing else is as good as True: a coroutine, for one, would let in everybody
-        trusted = allow is not None and allow(environ) is True
+        trusted = let_in(allow, environ, environ.get("PATH_INFO", ""))
         response = _answer(environ, trusted=trusted, metrics=metrics)
         status = f"{response.status} {HTTPStatus(response.status).phrase}"
         length = str(len(response.body))

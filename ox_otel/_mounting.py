@@ -1,6 +1,6 @@
 """What applications have in common that others mount, whatever the interface between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -30,3 +30,10 @@ def answer(request: Request, prefix: str, *, metrics: bool) -> Response:
     if not metrics:
         exposure = exposure._replace(metrics=None)
     return respond(request._replace(path=request.path or "/"), exposure)
+
+
+def with_length(response: Response, method: str) -> Mapping[str, str]:
+    """Return the headers of *response*, with the length of its body unless HEAD had none made."""
+    if not response.body and method == "HEAD":
+        return response.headers
+    return {**response.headers, "Content-Length": str(len(response.body))}

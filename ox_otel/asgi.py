@@ -15,7 +15,7 @@ from typing import Any
 from ox_otel._ending import at_end
 from ox_otel._fork import follow_forks
 from ox_otel._install import get
-from ox_otel._mounting import answer, let_in
+from ox_otel._mounting import answer, let_in, with_length
 from ox_otel._native import Worker
 from ox_otel._signals import as_host
 from ox_otel.http import MAX_BODY, TOO_LARGE, TOO_MANY, Request, Response, plain
@@ -43,7 +43,7 @@ def app(*, allow: Callable[[Scope], bool] | None = None, metrics: bool = True) -
         if scope["type"] == "http":
             response = await _answered(scope, receive, allow, metrics=metrics)
             if response is not None:
-                await _send(response, send, is_head=scope["method"] == "HEAD")
+                await _send(response, send, scope["method"])
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "websocket":
@@ -167,12 +167,12 @@ follow_forks(_workers.clear)  # in a child there are none, but they would seem t
 at_end(_end)
 
 
-async def _send(response: Response, send: Send, *, is_head: bool) -> None:
-    headers = {**response.headers, "Content-Length": str(len(response.body))}
+async def _send(response: Response, send: Send, method: str) -> None:
+    headers = with_length(response, method)
     lines = [
         (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
     ]
     with suppress(OSError):  # the client has gone
         await send({"type": "http.response.start", "status": response.status, "headers": lines})
-        body = b"" if is_head else response.body
+        body = b"" if method == "HEAD" else response.body
         await send({"type": "http.response.body", "body": body})

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from ox_otel._mounting import answer, let_in
+from ox_otel._mounting import answer, let_in, with_length
 from ox_otel.http import TOO_LARGE, Request, Response, body_length
 
 if TYPE_CHECKING:  # they exist for the type checker only
@@ -37,8 +37,8 @@ def app(
         trusted = let_in(allow, environ, environ.get("PATH_INFO", ""))
         response = _answer(environ, trusted=trusted, metrics=metrics)
         status = f"{response.status} {HTTPStatus(response.status).phrase}"
-        length = str(len(response.body))
-        start_response(status, [*response.headers.items(), ("Content-Length", length)])
+        headers = with_length(response, environ["REQUEST_METHOD"])
+        start_response(status, list(headers.items()))
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
     return application

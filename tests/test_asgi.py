@@ -283,6 +283,9 @@ def test_the_head_of_an_answer(profiler: ox_otel.Profiler) -> None:
     assert (200, b"") == (answer.status, answer.body)
     assert int(answer.headers["content-length"]) > 100
     assert "no-store" == answer.headers["cache-control"]
+    # it has not been made, so nobody knows its length
+    answer = ask(ox_otel.asgi.app(), "/profile", "HEAD", **BEARER)
+    assert (200, False) == (answer.status, "content-length" in answer.headers)
 
 
 def test_the_loop_goes_on(slow: Slow) -> None:

@@ -196,6 +196,9 @@ def test_the_head_of_an_answer(profiler: ox_otel.Profiler) -> None:
     assert (200, b"") == (answer.status, answer.body)
     assert int(answer.headers["content-length"]) > 100
     assert "no-store" == answer.headers["cache-control"]
+    # it has not been made, so nobody knows its length
+    answer = ask(ox_otel.wsgi.app(), "HEAD", "/profile", **BEARER)
+    assert (200, False) == (answer.status, "content-length" in answer.headers)
 
 
 def test_other_methods(profiler: ox_otel.Profiler) -> None:

@@ -29,7 +29,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_ANSWERS = 8
 """Answers made at once in a process; whoever comes then is turned away."""
 
-_workers: list[Worker] = []  # those that make answers
+# those that make answers; steps of a set are whole, so loops on several threads take no lock
+_workers: set[Worker] = set()
 
 
 def app(*, allow: Callable[[Scope], bool] | None = None, metrics: bool = True) -> Application:
@@ -146,11 +147,13 @@ async def _made(
 
 def _employ(work: Callable[[], None]) -> bool:
     """Have a thread of ours do *work*; return whether there is one to be had."""
-    _workers[:] = [worker for worker in _workers if worker.alive()]
+    for worker in _workers.copy():
+        if not worker.alive():
+            _workers.discard(worker)
     if len(_workers) >= MAX_ANSWERS:
         return False
     try:
-        _workers.append(Worker(work, "ox_otel_asgi"))
+        _workers.add(Worker(work, "ox_otel_asgi"))
     except (RuntimeError, MemoryError):
         return False
     return True
@@ -159,7 +162,7 @@ def _employ(work: Callable[[], None]) -> bool:
 def _end() -> None:
     """Wait a second, in all, for answers that are being made when the interpreter ends."""
     deadline = time.monotonic() + 1.0
-    for worker in _workers:
+    for worker in _workers.copy():
         worker.join(max(deadline - time.monotonic(), 0.0))
 
 

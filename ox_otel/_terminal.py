@@ -28,9 +28,7 @@ def main(arguments: Sequence[str]) -> None:
             _top(options.url, options.interval, options.count, options.sort, options.limit)
         else:
             _flame(options.url, options.seconds, options.time, options.output)
-    except NoAnswer as error:
-        sys.exit(f"ox-otel {options.view}: {error}")
-    except OSError as error:  # the file to write
+    except (NoAnswer, OSError) as error:  # the latter of the file to write
         sys.exit(f"ox-otel {options.view}: {error}")
     except KeyboardInterrupt:
         pass

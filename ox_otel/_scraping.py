@@ -131,6 +131,9 @@ def fetch(url: str, path: str, wait: Callable[[], None] | None = None) -> bytes:
     except (OSError, HTTPException) as error:
         reason = _printable(str(error)) or type(error).__name__
         raise NoAnswer(f"{url} does not answer: {reason}") from error
+    except ValueError:  # its text would have a part of the token
+        what = "its address or OX_OTEL_TOKEN has characters that HTTP does not take"
+        raise NoAnswer(f"{url} cannot be asked: {what}") from None
     if response.status == 200:
         return body
     [reason, *_] = body.decode("utf-8", "replace").splitlines() or [response.reason]

@@ -112,6 +112,20 @@ def test_errors_hold_no_control_characters(reply: bytes) -> None:
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    ("path", "token"),
+    [("/k\u00fcche", "x" * 16), ("/shop", "\u20ac" * 16), ("/shop", "x" * 16 + "\n")],
+)
+def test_what_http_does_not_take(
+    url: str, monkeypatch: pytest.MonkeyPatch, path: str, token: str
+) -> None:
+    """An address or a token that cannot be sent is told as such, and the token is not shown."""
+    monkeypatch.setenv("OX_OTEL_TOKEN", token)
+    with pytest.raises(NoAnswer, match="cannot be asked: its address or OX_OTEL_TOKEN") as caught:
+        scrape(url + path)
+    assert token[:4] not in str(caught.value)
+
+
 def test_rates() -> None:
     """What has been used is told a second; a counter that has begun anew counts from zero."""
     before = Scrape(10.0, {F: Seconds(1, 1, 5, 5)}, {}, {})

@@ -190,7 +190,12 @@ class _Conversation(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(length)
         request = Request(self.command, path, query, headers, body, gone=self._gone)
-        self._send(respond(request, self._exposure))
+        try:
+            response = respond(request, self._exposure)
+        except BaseException:  # collectors may raise what is no Exception
+            self._exposure.profiler.count_error("request")
+            response = plain(500, "internal error")
+        self._send(response)
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
 

@@ -28,8 +28,8 @@ def engine_for(
         # they need the extension, which not every installation has
         from ox_otel._probe import obstacle
         from ox_otel._ticking import Ticks
-    except ImportError as error:
-        return portable, f"the engine ticks is not in this installation: {error}"
+    except ImportError:  # its text has a path of the host, and the reason stands in answers
+        return portable, "the engine ticks is not in this installation"
     if reason := obstacle():
         return portable, f"the engine ticks cannot be had: {reason}"
     return Ticks(names, max_depth, on_error, interval), ""

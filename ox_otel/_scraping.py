@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from select import select
@@ -40,7 +40,8 @@ class Scrape(NamedTuple):
     """What a service said at one instant, *at* the monotonic clock.
 
     *functions* have what they used since the service began, *totals* are our series that have no
-    labels, without the prefix `ox_profile_`; *about* are the labels of `ox_profile_info`.
+    labels, without the prefix `ox_profile_`; *about* are the labels of `ox_profile_info`. Names and
+    labels have a question mark for what a terminal would obey.
     """
 
     at: float
@@ -76,14 +77,16 @@ def scrape(url: str) -> Scrape:
             for name, labels, value, *_ in family.samples:
                 if (place := _FIELDS.get((name, labels.get("state", "")))) is not None:
                     if "function" in labels:
-                        function = Function(labels["module"], labels["function"])
+                        names = _printable(labels["module"]), _printable(labels["function"])
+                        function = Function(*names)
                         functions.setdefault(function, [0.0] * 4)[place] += value
                 elif name == "ox_profile_info":
-                    about = labels
+                    about = {key: _printable(label) for key, label in labels.items()}
                 elif set(labels) <= {"pid"}:  # one a process, in the multiprocess mode
                     totals[name.removeprefix("ox_profile_")] += value
     except ValueError as error:
-        raise NoAnswer(f"{url} serves something else than metrics: {error}") from error
+        reason = _printable(str(error))
+        raise NoAnswer(f"{url} serves something else than metrics: {reason}") from error
     if "samples_total" not in totals:
         raise NoAnswer(f"{url} has no metrics of ox_otel")
     return Scrape(at, {key: Seconds(*times) for key, times in functions.items()}, totals, about)
@@ -126,17 +129,21 @@ def fetch(url: str, path: str, wait: Callable[[], None] | None = None) -> bytes:
             response = connection.getresponse()
             body = response.read()
     except (OSError, HTTPException) as error:
-        raise NoAnswer(f"{url} does not answer: {str(error) or type(error).__name__}") from error
+        reason = _printable(str(error)) or type(error).__name__
+        raise NoAnswer(f"{url} does not answer: {reason}") from error
+    except ValueError:  # its text would have a part of the token
+        what = "its address or OX_OTEL_TOKEN has characters that HTTP does not take"
+        raise NoAnswer(f"{url} cannot be asked: {what}") from None
     if response.status == 200:
         return body
-    reason = body.decode("utf-8", "replace").splitlines()[:1] or [response.reason]
+    [reason, *_] = body.decode("utf-8", "replace").splitlines() or [response.reason]
     hint = "; OX_OTEL_TOKEN is sent if it is set" if response.status == 401 else ""
-    raise NoAnswer(f"{url}{path} answers {response.status}: {''.join(_printable(*reason))}{hint}")
+    raise NoAnswer(f"{url}{path} answers {response.status}: {_printable(reason)}{hint}")
 
 
-def _printable(text: str) -> Iterator[str]:
-    """Yield *text* without what a terminal would obey."""
-    return (letter if letter.isprintable() else "?" for letter in text)
+def _printable(text: str) -> str:
+    """Return *text* without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _connection(url: str) -> tuple[HTTPConnection, str]:

@@ -1,6 +1,7 @@
 """Views of a running service in the terminal: `ox-otel top URL` and `ox-otel flame URL`."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -28,9 +29,7 @@ def main(arguments: Sequence[str]) -> None:
             _top(options.url, options.interval, options.count, options.sort, options.limit)
         else:
             _flame(options.url, options.seconds, options.time, options.output)
-    except NoAnswer as error:
-        sys.exit(f"ox-otel {options.view}: {error}")
-    except OSError as error:  # the file to write
+    except (NoAnswer, OSError) as error:  # the latter of the file to write
         sys.exit(f"ox-otel {options.view}: {error}")
     except KeyboardInterrupt:
         pass
@@ -142,15 +141,26 @@ def _table(functions: Mapping[Function, Seconds], order: str, rows: int) -> Tabl
 
 def _flame(url: str, seconds: float, time_of: str, path: str) -> None:
     """Have the service capture for some *seconds*, and write its flame graph to *path*."""
+    is_new = not os.path.lexists(path)
     with open(path, "ab"):  # whether it can be written is better known before than after
         pass
+    try:
+        page = _captured(url, seconds, time_of)
+    except BaseException:
+        if is_new:
+            os.unlink(path)
+        raise
+    with open(path, "wb") as file:
+        file.write(page)
+    Console().print(path, markup=False, highlight=False, soft_wrap=True)
+
+
+def _captured(url: str, seconds: float, time_of: str) -> bytes:
+    """Return the flame graph of some *seconds*, and show how far it is."""
     root = url.removesuffix("/").removesuffix("/metrics")
     query = f"/profile?format=html&seconds={seconds:g}&time={time_of}"
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"capturing {seconds:g} s of {time_of}", total=seconds)
         began = time.monotonic()
-        page = fetch(root, query, lambda: progress.update(task, completed=time.monotonic() - began))
-    with open(path, "wb") as file:
-        file.write(page)
-    Console().print(path, markup=False, highlight=False, soft_wrap=True)
+        return fetch(root, query, lambda: progress.update(task, completed=time.monotonic() - began))

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-from ox_otel._capture import CaptureError, window
+from ox_otel._capture import LONGEST, CaptureError, window
 from ox_otel._graph import graph
 from ox_otel._profiler import Profiler
 from ox_otel._settings import ConfigError
@@ -52,9 +52,15 @@ class View(NamedTuple):
 
 
 def view(
-    query: str, form: str | None = None, time: str | None = None, seconds: str | None = None
+    query: str,
+    form: str | None = None,
+    time: str | None = None,
+    seconds: float | None = None,
+    longest: float = LONGEST,
 ) -> View:
     """Return what *query* asks for; its format or time where they are not given, or the seconds.
+
+    A capture may last *longest* seconds where it is asked for.
 
     Raises:
         ConfigError: something that is not accepted.
@@ -63,8 +69,16 @@ def view(
     form = form or _one_of(FORMATS, "format", sent.get("format", "collapsed"))
     if time is None and "time" in sent:
         time = _one_of(TIMES, "time", sent["time"])
-    seconds = sent.get("seconds", seconds)
-    return View(FORMATS[form], time, None if seconds is None else window(seconds))
+    if "seconds" in sent:
+        seconds = window(sent["seconds"])
+        if seconds > longest:
+            raise ConfigError(
+                f"seconds: {seconds:g} is not accepted here, where a thread of the server waits; "
+                f"accepted: up to {longest:g}, and more by ASGI or by OX_OTEL_PORT"
+            )
+    elif seconds is not None:
+        seconds = min(seconds, longest)
+    return View(FORMATS[form], time, seconds)
 
 
 def live(query: str, profiler: Profiler) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from ox_otel._ending import at_end
 from ox_otel._fork import follow_forks
 from ox_otel._install import get
-from ox_otel._mounting import answer
+from ox_otel._mounting import answer, let_in, with_length
 from ox_otel._native import Worker
 from ox_otel._signals import as_host
 from ox_otel.http import MAX_BODY, TOO_LARGE, TOO_MANY, Request, Response, plain
@@ -29,23 +29,22 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_ANSWERS = 8
 """Answers made at once in a process; whoever comes then is turned away."""
 
-_workers: list[Worker] = []  # those that make answers
+# those that make answers; steps of a set are whole, so loops on several threads take no lock
+_workers: set[Worker] = set()
 
 
 def app(*, allow: Callable[[Scope], bool] | None = None, metrics: bool = True) -> Application:
     """Return an application that serves the profiler which is installed when a request comes.
 
     Whom *allow* returns True for, given the scope of a request, needs no token; what it raises
-    reaches the server. Without *metrics* it does not serve `/metrics`.
+    reaches the server. For `/metrics` it is not asked; without *metrics*, that is not served.
     """
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            # nothing else is as good as True: a coroutine, for one, would let in everybody
-            trusted = allow is not None and allow(scope) is True
-            response = await _answered(scope, receive, trusted=trusted, metrics=metrics)
+            response = await _answered(scope, receive, allow, metrics=metrics)
             if response is not None:
-                await _send(response, send, is_head=scope["method"] == "HEAD")
+                await _send(response, send, scope["method"])
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "websocket":
@@ -66,14 +65,15 @@ async def _live(receive: Receive, send: Send) -> None:
 
 
 async def _answered(
-    scope: Scope, receive: Receive, *, trusted: bool, metrics: bool
+    scope: Scope, receive: Receive, allow: Callable[[Scope], bool] | None, *, metrics: bool
 ) -> Response | None:
     """Return the answer to a request, None if the client has gone."""
+    prefix = scope.get("root_path", "").rstrip("/")
+    path = scope["path"].removeprefix(prefix)
+    trusted = let_in(allow, scope, path)
     body = await _body(receive)
     if body is None or len(body) > MAX_BODY:
         return None if body is None else TOO_LARGE
-    prefix = scope.get("root_path", "").rstrip("/")
-    path = scope["path"].removeprefix(prefix)
     query = scope["query_string"].decode("latin-1")
     request = Request(scope["method"], path, query, _headers(scope), body, trusted=trusted)
 
@@ -147,11 +147,13 @@ async def _made(
 
 def _employ(work: Callable[[], None]) -> bool:
     """Have a thread of ours do *work*; return whether there is one to be had."""
-    _workers[:] = [worker for worker in _workers if worker.alive()]
+    for worker in _workers.copy():
+        if not worker.alive():
+            _workers.discard(worker)
     if len(_workers) >= MAX_ANSWERS:
         return False
     try:
-        _workers.append(Worker(work, "ox_otel_asgi"))
+        _workers.add(Worker(work, "ox_otel_asgi"))
     except (RuntimeError, MemoryError):
         return False
     return True
@@ -160,7 +162,7 @@ def _employ(work: Callable[[], None]) -> bool:
 def _end() -> None:
     """Wait a second, in all, for answers that are being made when the interpreter ends."""
     deadline = time.monotonic() + 1.0
-    for worker in _workers:
+    for worker in _workers.copy():
         worker.join(max(deadline - time.monotonic(), 0.0))
 
 
@@ -168,12 +170,12 @@ follow_forks(_workers.clear)  # in a child there are none, but they would seem t
 at_end(_end)
 
 
-async def _send(response: Response, send: Send, *, is_head: bool) -> None:
-    headers = {**response.headers, "Content-Length": str(len(response.body))}
+async def _send(response: Response, send: Send, method: str) -> None:
+    headers = with_length(response, method)
     lines = [
         (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
     ]
     with suppress(OSError):  # the client has gone
         await send({"type": "http.response.start", "status": response.status, "headers": lines})
-        body = b"" if is_head else response.body
+        body = b"" if method == "HEAD" else response.body
         await send({"type": "http.response.body", "body": body})

@@ -64,7 +64,7 @@ def _let_in() -> ResponseReturnValue | None:
     manager = getattr(current_app, "login_manager", None)
     if manager is None:
         abort(403, "there is no flask-login here that would know who asks")
-    if not current_user.is_authenticated:
+    if current_user.is_authenticated is not True:  # a method, say, would let in everybody
         unauthorized: ResponseReturnValue = manager.unauthorized()
         return unauthorized
     user = getattr(current_user, current_app.config.get("OX_PROF_USERNAME_FIELD", "name"), None)
@@ -77,10 +77,10 @@ def _users(config: dict[str, Any]) -> Collection[str]:
     """Return the users who are allowed.
 
     Raises:
-        ConfigError: they are one string, of which any part would be a user, or no collection.
+        ConfigError: they are something else, like text, of which any part would be a user.
     """
     users = config.get("OX_PROF_USERS", ())
-    if isinstance(users, str | bytes) or not isinstance(users, Collection):
+    if not isinstance(users, set | frozenset | list | tuple | dict):
         raise ConfigError(
             f"OX_PROF_USERS: {type(users).__name__} is not accepted; "
             "accepted: a set, list, tuple or dictionary of names"

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from ox_otel._capture import CaptureError, TooManyCapturesError
+from ox_otel._capture import LONGEST, CaptureError, TooManyCapturesError
 from ox_otel._page import FILES, POLICY, content
 from ox_otel._profiler import Profiler
 from ox_otel._settings import ConfigError
@@ -39,7 +39,7 @@ class Request(NamedTuple):
     The values of a header that came more than once stand in one, with commas between them, so that
     nobody is let in by one of them. A *trusted* request is let in as if it had the token: an
     application that mounts us knows who sent it. *gone* says whether nobody waits for the answer any
-    more.
+    more; where that cannot be known, captures are to be refused that last more than *longest* seconds.
     """
 
     method: str
@@ -49,6 +49,7 @@ class Request(NamedTuple):
     body: bytes = b""
     trusted: bool = False
     gone: Callable[[], bool] = lambda: False
+    longest: float = LONGEST
 
 
 class Response(NamedTuple):
@@ -208,10 +209,10 @@ def _profile(
     *,
     form: str | None = None,
     time: str | None = None,
-    seconds: str | None = None,
+    seconds: float | None = None,
 ) -> Response:
     """Return the profile that is asked for, where it is not given; headers alone need no capture."""
-    wanted = view(request.query, form, time, seconds)
+    wanted = view(request.query, form, time, seconds, request.longest)
     is_head = request.method == "HEAD"
     body = b"" if is_head else wanted.make(exposure.profiler, request.gone)
     return Response(200, {**_SECURITY, **wanted.headers}, body)
@@ -224,8 +225,8 @@ _ROUTES: Mapping[str, Mapping[str, Callable[[Request, Exposure], Response]]] = {
     "/status": {"GET": _status},
     "/profile": {"GET": _profile},
     "/flamegraph.json": {"GET": partial(_profile, form="frame")},
-    "/debug/pprof/profile": {"GET": partial(_profile, form="pprof", time="cpu", seconds="30")},
-    "/debug/pprof/wall": {"GET": partial(_profile, form="pprof", time="wall", seconds="30")},
+    "/debug/pprof/profile": {"GET": partial(_profile, form="pprof", time="cpu", seconds=30.0)},
+    "/debug/pprof/wall": {"GET": partial(_profile, form="pprof", time="wall", seconds=30.0)},
     "/pause": {"POST": _pause},
     "/unpause": {"POST": _unpause},
     "/interval": {"POST": _interval},

@@ -4,18 +4,24 @@
 
 Where a server listens does not tell who reaches it, so nobody is trusted for an address: all but
 `/metrics` needs `OX_OTEL_TOKEN`, or somebody whom the application that mounts us lets in. Answers are
-made on the threads of the server; what they cost there shows in the profile.
+made on the threads of the server, so captures are short; what they cost there shows in the profile.
 """
 
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from ox_otel._mounting import answer
+from ox_otel._mounting import answer, let_in, with_length
 from ox_otel.http import TOO_LARGE, Request, Response, body_length
 
 if TYPE_CHECKING:  # they exist for the type checker only
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+LONGEST_HERE = 10.0
+"""Seconds that a capture may last: servers kill a thread, or a worker, that is silent for long.
+
+That of gunicorn is by default after 30 s; and a client that hangs up goes unnoticed.
+"""
 
 
 def app(
@@ -24,16 +30,15 @@ def app(
     """Return an application that serves the profiler which is installed when a request comes.
 
     Whom *allow* returns True for, given the environment of a request, needs no token; what it
-    raises reaches the server. Without *metrics* it does not serve `/metrics`.
+    raises reaches the server. For `/metrics` it is not asked; without *metrics*, that is not served.
     """
 
     def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
-        # nothing else is as good as True: a coroutine, for one, would let in everybody
-        trusted = allow is not None and allow(environ) is True
+        trusted = let_in(allow, environ, environ.get("PATH_INFO", ""))
         response = _answer(environ, trusted=trusted, metrics=metrics)
         status = f"{response.status} {HTTPStatus(response.status).phrase}"
-        length = str(len(response.body))
-        start_response(status, [*response.headers.items(), ("Content-Length", length)])
+        headers = with_length(response, environ["REQUEST_METHOD"])
+        start_response(status, list(headers.items()))
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
     return application
@@ -54,5 +59,6 @@ def _answer(environ: "WSGIEnvironment", *, trusted: bool, metrics: bool) -> Resp
         },
         environ["wsgi.input"].read(length) if length else b"",
         trusted=trusted,
+        longest=LONGEST_HERE,
     )
     return answer(request, environ.get("SCRIPT_NAME", ""), metrics=metrics)

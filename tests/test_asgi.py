@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 
 import ox_otel
 import ox_otel.asgi
+from ox_otel._native import Worker
 from ox_otel.asgi import MAX_ANSWERS
 from ox_otel.http import MAX_BODY
 
@@ -210,13 +211,15 @@ def test_only_true_lets_in(profiler: ox_otel.Profiler) -> None:
 
 
 def test_what_the_host_raises_lets_nobody_in(profiler: ox_otel.Profiler) -> None:
-    """It reaches the server, which tells its own log."""
+    """It reaches the server, which tells its own log; scrapers, who need no leave, never meet it."""
 
     def broken(_: object) -> bool:
         raise LookupError
 
+    app = ox_otel.asgi.app(allow=broken)
     with pytest.raises(LookupError):
-        ask(ox_otel.asgi.app(allow=broken))
+        ask(app)
+    assert 200 == ask(app, "/metrics").status
 
 
 def test_without_metrics(profiler: ox_otel.Profiler) -> None:
@@ -281,6 +284,9 @@ def test_the_head_of_an_answer(profiler: ox_otel.Profiler) -> None:
     assert (200, b"") == (answer.status, answer.body)
     assert int(answer.headers["content-length"]) > 100
     assert "no-store" == answer.headers["cache-control"]
+    # it has not been made, so nobody knows its length
+    answer = ask(ox_otel.asgi.app(), "/profile", "HEAD", **BEARER)
+    assert (200, False) == (answer.status, "content-length" in answer.headers)
 
 
 def test_the_loop_goes_on(slow: Slow) -> None:
@@ -428,6 +434,37 @@ def test_answers_that_are_being_made_when_the_interpreter_ends() -> None:
     done = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, timeout=60)
 
     assert (0, b"made", b"") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_loops_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that one begins while another counts those that there are is forgotten by none."""
+    ended, released, between = threading.Event(), threading.Event(), []
+
+    def begin(work: Callable[[], object]) -> None:
+        assert ox_otel.asgi._employ(work)
+
+    class Interrupted(Worker):
+        """Another loop has its turn when this one is looked at."""
+
+        def alive(self) -> bool:
+            while between:
+                loop = threading.Thread(target=between.pop())
+                loop.start()
+                loop.join()
+            return super().alive()
+
+    begin(ended.wait)
+    monkeypatch.setattr("ox_otel.asgi.Worker", Interrupted)
+    begin(released.wait)
+    ended.set()
+    [first] = [one for one in ox_otel.asgi._workers if not isinstance(one, Interrupted)]
+    assert first.join(30)
+    between.append(lambda: begin(released.wait))
+    begin(released.wait)
+
+    alive = sum(worker.alive() for worker in ox_otel.asgi._workers)
+    released.set()
+    assert 3 == alive
 
 
 def test_no_thread_to_be_had(profiler: ox_otel.Profiler, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from threading import Event
@@ -185,6 +185,14 @@ def test_what_is_no_request(
     assert {} == exposure.profiler.snapshot().errors
 
 
+def errors_counted(exposure: Exposure) -> Mapping[str, int]:
+    """Return the errors that have been counted, as soon as there are some."""
+    deadline = time.monotonic() + 10  # counted after a connection has been closed, then published
+    while not (errors := exposure.profiler.snapshot().errors) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return errors
+
+
 def test_an_error_of_ours(
     endpoint: Endpoint,
     exposure: Exposure,
@@ -192,14 +200,11 @@ def test_an_error_of_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An error in our own code is counted, and reaches nobody's stderr."""
-    monkeypatch.setattr(_endpoint, "respond", lambda *_: 1 / 0)
+    monkeypatch.setattr(_endpoint, "body_length", lambda _: 1 / 0)
     assert b"" == tell(endpoint, b"GET / HTTP/1.0\r\n\r\n")
     monkeypatch.undo()
     assert 200 == ask(endpoint)[0]
-    deadline = time.monotonic() + 10  # it is counted after the connection has been closed
-    while not (errors := exposure.profiler.snapshot().errors) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert {"request": 1} == errors
+    assert {"request": 1} == errors_counted(exposure)
     assert ("", "") == capfd.readouterr()
 
 
@@ -361,6 +366,20 @@ def test_close_while_an_answer_hangs(exposure: Exposure, monkeypatch: pytest.Mon
         assert time.monotonic() - began < 10.0
     released.set()
     until_none_is_busy(endpoint)
+
+
+def test_a_collector_that_wants_to_exit(exposure: Exposure) -> None:
+    """Whatever is raised where an answer is made, there is one."""
+
+    def leave(_: str) -> tuple[str, bytes]:
+        raise SystemExit
+
+    endpoint = Endpoint("127.0.0.1", 0, exposure._replace(metrics=leave))
+    try:
+        assert 500 == ask(endpoint)[0]
+    finally:
+        endpoint.close()
+    assert {"request": 1} == errors_counted(exposure)
 
 
 def test_a_port_in_use(endpoint: Endpoint, exposure: Exposure) -> None:

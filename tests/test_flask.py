@@ -4,6 +4,7 @@ import csv
 import os
 import re
 import time
+from collections import UserString
 from collections.abc import Iterator
 from html.parser import HTMLParser
 
@@ -87,7 +88,7 @@ def test_any_collection_of_users(app: flask.Flask, users: object) -> None:
     assert 403 == client_of(app, "eve").get("/ox_profile/status").status_code
 
 
-@pytest.mark.parametrize("users", ["ada", b"grace", "", None, 7])
+@pytest.mark.parametrize("users", ["ada", b"grace", "", None, 7, UserString("ada"), range(7)])
 def test_users_that_are_no_collection(app: flask.Flask, users: object) -> None:
     """Of one string any part would be a user: it is an error that says so, and nobody gets in."""
     app.config.update(OX_PROF_USERS=users, PROPAGATE_EXCEPTIONS=True)
@@ -139,6 +140,15 @@ def test_nobody_who_is_not_logged_in(app: flask.Flask) -> None:
     app.login_manager.anonymous_user = anonymous
 
     assert {401} == statuses(app.test_client())
+
+
+@pytest.mark.parametrize("said", [lambda _: False, "no", 1])
+def test_only_true_is_a_login(app: flask.Flask, said: object) -> None:
+    """Where an app has made something else of the property, a method for one, nobody gets in."""
+    app.config["OX_PROF_USERS"] = {"ada"}
+    app.login_manager.user_loader(type("", (User,), {"is_authenticated": said}))
+
+    assert {401} == statuses(client_of(app))
 
 
 def test_an_app_without_logins() -> None:

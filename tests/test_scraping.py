@@ -1,7 +1,9 @@
 """What a client makes of metrics: rates between two looks, from whatever the service says."""
 
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -70,6 +72,58 @@ def test_an_error_is_told_without_control_characters(url: str) -> None:
     """What a service says is not obeyed by the terminal."""
     with pytest.raises(NoAnswer, match=r"answers 401: a token\?\[2J is needed; OX_OTEL_TOKEN"):
         fetch(url, "/metrics")
+
+
+@contextmanager
+def hostile(reply: bytes) -> Iterator[str]:
+    """Serve *reply* to one client, whatever it asks for; its address."""
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(10_000)
+            connection.sendall(reply)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
+def test_names_hold_no_control_characters() -> None:
+    """Nor is what a service calls its functions or itself: escapes, in either form, or marks."""
+    metrics = METRICS.replace("shop", "s\x1b[2J").replace("pay", "p\x9b2J\u202e")
+    reply = f"HTTP/1.0 200 OK\r\n\r\n{metrics.replace('ticks', chr(27))}"
+    with hostile(reply.encode()) as url:
+        found = scrape(url)
+    assert {Function("s?[2J", "p?2J?"): Seconds(1, 3, 2, 4)} == found.functions
+    assert {"version": "1", "engine": "?", "python": "3.13.0"} == found.about
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [b"\x1b[2J", b"HTTP/1.0 500 \x1b[2J\r\n", b"HTTP/1.0 200 OK\r\n\r\nf{\x1b[2J} 1\n"],
+)
+def test_errors_hold_no_control_characters(reply: bytes) -> None:
+    """Neither those of what is no HTTP, nor the reason of an error, nor what is no metric."""
+    with hostile(reply + b"\r\n") as url, pytest.raises(NoAnswer, match=r"\?\[2J") as caught:
+        scrape(url)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("path", "token"),
+    [("/k\u00fcche", "x" * 16), ("/shop", "\u20ac" * 16), ("/shop", "x" * 16 + "\n")],
+)
+def test_what_http_does_not_take(
+    url: str, monkeypatch: pytest.MonkeyPatch, path: str, token: str
+) -> None:
+    """An address or a token that cannot be sent is told as such, and the token is not shown."""
+    monkeypatch.setenv("OX_OTEL_TOKEN", token)
+    with pytest.raises(NoAnswer, match="cannot be asked: its address or OX_OTEL_TOKEN") as caught:
+        scrape(url + path)
+    assert token[:4] not in str(caught.value)
 
 
 def test_rates() -> None:

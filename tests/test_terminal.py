@@ -133,6 +133,16 @@ def test_a_wrong_wish(what: str) -> None:
     assert "Traceback" not in shown.stderr
 
 
+def test_no_flame_graph_leaves_no_file(tmp_path: Path) -> None:
+    """Where nobody answers, no empty file is left; what was there before stays, a link too."""
+    old, new, link = (tmp_path / name for name in ("old.html", "new.html", "link.html"))
+    old.write_text("before")
+    link.symlink_to("elsewhere.html")
+    for path in (old, new, link):
+        assert 1 == look("flame", "127.0.0.1:9", "-o", str(path)).returncode
+    assert ("before", False, True) == (old.read_text(), new.exists(), link.is_symlink())
+
+
 def test_another_service(tmp_path: Path) -> None:
     """A service without our metrics is told from one that is not there."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -21,9 +21,18 @@ def test_what_is_asked_for() -> None:
 
 def test_what_a_route_decides() -> None:
     """Where a route has a format and a time, the query changes neither; seconds it may."""
-    fixed = ("pprof", "cpu", "30")
+    fixed = ("pprof", "cpu", 30.0)
     assert View(FORMATS["pprof"], "cpu", 30.0) == view("", *fixed)
     assert View(FORMATS["pprof"], "cpu", 5.0) == view("seconds=5&format=html&time=wall", *fixed)
+
+
+def test_where_captures_are_short() -> None:
+    """What a route has by default is cut; what is asked for is refused, with where to ask for it."""
+    assert 10.0 == view("", "pprof", "cpu", 30.0, 10.0).seconds
+    assert 10.0 == view("seconds=10", longest=10.0).seconds
+    assert view("", longest=10.0).seconds is None
+    with pytest.raises(ConfigError, match=r"up to 10, and more by ASGI or by OX_OTEL_PORT"):
+        view("seconds=10.1", longest=10.0)
 
 
 @pytest.mark.parametrize(

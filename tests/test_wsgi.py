@@ -101,13 +101,27 @@ def test_only_true_lets_in(profiler: ox_otel.Profiler, said: object) -> None:
 
 
 def test_what_the_host_raises_lets_nobody_in(profiler: ox_otel.Profiler) -> None:
-    """It reaches the server, which tells its own log."""
+    """It reaches the server, which tells its own log; scrapers, who need no leave, never meet it."""
 
     def broken(_: object) -> bool:
         raise LookupError
 
+    app = ox_otel.wsgi.app(allow=broken)
     with pytest.raises(LookupError):
-        ask(ox_otel.wsgi.app(allow=broken))
+        ask(app)
+    assert 200 == ask(app, path="/metrics").status
+
+
+def test_captures_are_short(profiler: ox_otel.Profiler) -> None:
+    """A thread of the server waits for them, which it may be killed for, and hears no hanging up."""
+    app = ox_otel.wsgi.app()
+
+    for path in ("/profile", "/flamegraph.json", "/debug/pprof/profile", "/debug/pprof/wall"):
+        assert 400 == ask(app, "HEAD", path=path, QUERY_STRING="seconds=10.5", **BEARER).status
+        refused = ask(app, path=path, QUERY_STRING="seconds=10.5", **BEARER)
+        assert b"accepted: up to 10, and more by ASGI or by OX_OTEL_PORT" in refused.body
+        assert 200 == ask(app, "HEAD", path=path, QUERY_STRING="seconds=10", **BEARER).status
+    assert 200 == ask(app, path="/profile", QUERY_STRING="seconds=0.1", **BEARER).status
 
 
 def test_without_metrics(profiler: ox_otel.Profiler) -> None:
@@ -182,6 +196,9 @@ def test_the_head_of_an_answer(profiler: ox_otel.Profiler) -> None:
     assert (200, b"") == (answer.status, answer.body)
     assert int(answer.headers["content-length"]) > 100
     assert "no-store" == answer.headers["cache-control"]
+    # it has not been made, so nobody knows its length
+    answer = ask(ox_otel.wsgi.app(), "HEAD", "/profile", **BEARER)
+    assert (200, False) == (answer.status, "content-length" in answer.headers)
 
 
 def test_other_methods(profiler: ox_otel.Profiler) -> None:

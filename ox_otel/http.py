@@ -134,9 +134,11 @@ def is_loopback(host: str) -> bool:
 def _host(netloc: str) -> str:
     """Return the host name of a Host header without its port, nothing if it is malformed."""
     try:
-        return urlsplit(f"//{netloc}").hostname or ""
+        parts = urlsplit(f"//{netloc}")
+        _ = parts.port  # raises if it is none: the name of a second Host may stand there
     except ValueError:
         return ""
+    return parts.hostname or ""
 
 
 def _crosses_sites(request: Request) -> bool:

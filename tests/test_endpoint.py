@@ -159,6 +159,10 @@ GARBAGE = {
     "long path": (b"GET /" + b"x" * 66_000 + b" HTTP/1.0\r\n\r\n", b"414"),
     "long header": (b"GET / HTTP/1.0\r\nX: " + b"x" * 66_000 + b"\r\n\r\n", b"431"),
     "two hosts": (b"GET / HTTP/1.0\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", b"421"),
+    "two hosts, a port": (
+        b"GET / HTTP/1.0\r\nHost: 127.0.0.1:80\r\nHost: evil.example\r\n\r\n",
+        b"421",
+    ),
     "two other hosts": (b"GET / HTTP/1.0\r\nHost: evil\r\nHost: localhost\r\n\r\n", b"421"),
     "two lengths": (
         b"POST /pause HTTP/1.0\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",

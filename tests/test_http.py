@@ -163,6 +163,11 @@ HOSTS = {
     "10.0.0.1": 421,
     "0.0.0.0": 421,  # noqa: S104
     "[::2]": 421,
+    "localhost, evil.example": 421,
+    "localhost:9000, evil.example": 421,
+    "127.0.0.1:9000, evil.example:9000": 421,
+    "[::1]:9000, evil.example": 421,
+    "localhost:x": 421,
     "[::1": 421,
     "::1]": 421,
     "http://localhost": 421,

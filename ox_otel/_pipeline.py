@@ -165,6 +165,7 @@ class Pipeline:
         if self.places.routes:
             keep(self._books)
         self._schedule.restart(now)
+        self.recent.begin()
         self.overhead_ratio = 0.0
         self._began = now
 

@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ox_otel._clock import since_epoch
+from ox_otel._sums import Sum
 from ox_otel.profiles import Profile
-from ox_otel.recorders import NOTHING, Stack, Usage
+from ox_otel.recorders import Stack, Usage
 
 KEPT_SECONDS = 60.0
 """How far back it goes."""
@@ -61,13 +62,12 @@ class Recent:
         """
         self._asked = now = time.monotonic()
         kept = _newest(self._kept, seconds, now)
-        stacks: dict[Stack, Usage] = {}
+        used = Sum()
         for batch in kept:
-            for stack, usage in batch.stacks.items():
-                stacks[stack] = stacks.get(stack, NOTHING).plus(usage)
+            used.add(batch.stacks)
         length = sum(batch.seconds for batch in kept)
         age = now - kept[-1].ended + kept[-1].seconds if kept else 0.0
-        return Profile(MappingProxyType(stacks), since_epoch() - age, length, interval)
+        return Profile(MappingProxyType(used.stacks), since_epoch() - age, length, interval)
 
 
 def _newest(kept: tuple[_Kept, ...], seconds: float, now: float) -> tuple[_Kept, ...]:

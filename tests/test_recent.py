@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from ox_otel import Function, Profile, Profiler, Settings, Usage
+from ox_otel import Function, Profile, Profiler, Settings, Usage, _sums
 from ox_otel import _recent as module
 from ox_otel._recent import FORGET_SECONDS, KEPT_SECONDS, MAX_STACKS, Recent
+from ox_otel.profiles import REST
 
 STACK = (Function("m", "f"),)
 
@@ -93,11 +94,20 @@ def test_with_many_stacks_it_reaches_less_far_back(clock: Clock) -> None:
 
 
 def test_a_batch_is_never_cut(clock: Clock) -> None:
-    """A batch with more stacks than there is room for is kept, alone."""
+    """A batch with more stacks than there is room for is kept, alone; all of it counts."""
     clock.ask()
     for _ in range(2):
         clock.second(stacks=MAX_STACKS + 1)
-    assert (1.0, MAX_STACKS + 1) == (clock.ask().seconds, len(clock.ask().stacks))
+    assert (1.0, MAX_STACKS + 1) == asked(clock, KEPT_SECONDS)
+
+
+def test_a_window_tells_as_many_stacks_apart_as_a_capture(clock: Clock) -> None:
+    """What comes as one too many counts under the rest, so that a graph of it is bounded."""
+    clock.ask()
+    clock.second(stacks=_sums.MAX_STACKS + 10)
+    shown = clock.ask()
+    assert _sums.MAX_STACKS == len(shown.stacks)
+    assert 11.0 == shown.stacks[REST].cpu_seconds
 
 
 def test_what_was_used_before_a_rest_is_no_longer_lately(clock: Clock) -> None:

@@ -296,6 +296,15 @@ def test_captures_leave_room_for_scrapes(endpoint: Endpoint, exposure: Exposure)
     assert {} == exposure.profiler.snapshot().errors
 
 
+def test_a_client_that_says_more_than_its_request(endpoint: Endpoint, exposure: Exposure) -> None:
+    """Its capture ends, since behind a byte that nobody reads it could hang up unseen."""
+    [connection] = capturing(endpoint, exposure, 1)
+    with connection:
+        connection.sendall(b"x")
+        connection.shutdown(socket.SHUT_WR)
+        until_captures_are(0, exposure)
+
+
 def test_a_capture_ends_with_the_endpoint(exposure: Exposure) -> None:
     """`close` waits for no capture, and leaves none behind."""
     endpoint = Endpoint("127.0.0.1", 0, exposure)

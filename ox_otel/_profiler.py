@@ -245,8 +245,10 @@ class Profiler:
             wait_for(capture, length, sampling.alarm.ring, gone)
             return capture.profile(sampling.schedule.stretched)
 
-    def since_start(self) -> Profile:
+    def since_start(self, snapshot: Batch | None = None) -> Profile:
         """Return what happened since the start as the calling-context tree has it: at one time only.
+
+        The tree is that of *snapshot*, without one that of now.
 
         Raises:
             CaptureError: there is no tree.
@@ -254,7 +256,7 @@ class Profiler:
         time_of_tree = self._settings.tree
         if time_of_tree == "off":
             raise CaptureError("there is no tree, as OX_OTEL_TREE has it; seconds=N captures")
-        stacks = stacks_of_tree(self.snapshot(), time_of_tree)
+        stacks = stacks_of_tree(snapshot or self.snapshot(), time_of_tree)
         seconds = time.monotonic() - self._pipeline.since
         interval = self._sampling.schedule.stretched
         return Profile(stacks, since_epoch() - seconds, seconds, interval, (time_of_tree,))

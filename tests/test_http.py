@@ -544,3 +544,14 @@ def test_any_request(request: Request, token: str | None) -> None:
         assert token is None
     if answer.status == 200:
         assert request.headers["host"].lower().startswith(("localhost", "127.", "["))
+
+
+def test_all_since_the_start_is_of_one_moment() -> None:
+    """The tree and the table on the page are of one batch, which is all that is made for them."""
+    with Profiler(Settings(start_paused=True)) as profiler:
+        assert 200 == ask(Exposure(profiler, None, None, loopback=True), "GET", "/live.json").status
+        deadline = time.monotonic() + 20
+        while not profiler._pipeline.flushes:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert 1 == profiler._pipeline.flushes

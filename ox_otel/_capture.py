@@ -12,7 +12,7 @@ from threading import main_thread
 from types import MappingProxyType
 
 from ox_otel._clock import since_epoch
-from ox_otel._native import get_ident, original, own_idents
+from ox_otel._native import nap
 from ox_otel._settings import ConfigError
 from ox_otel._sums import Sum
 from ox_otel._values import as_number
@@ -141,7 +141,7 @@ def wait_for(
     while not capture.ended and not gone() and (left := deadline - time.monotonic()) > 0:
         if not main_thread().is_alive():  # the interpreter waits for all others before it ends
             break
-        _sleep(min(left, _LOOK_SECONDS))
+        nap(min(left, _LOOK_SECONDS))
     capture.last = True
     ring()
     _until(lambda: capture.ended)
@@ -154,11 +154,4 @@ def _until(done: Callable[[], bool]) -> None:
     while not done():
         if time.monotonic() > deadline:
             raise CaptureError("the thread that samples does not answer")
-        _sleep(0.001)
-
-
-def _sleep(seconds: float) -> None:
-    """Let other threads run, green ones too where the caller may be one: no alarm does that."""
-    # a green sleep needs a loop, which our threads have not
-    sleep = original(time, "sleep") if get_ident() in own_idents else time.sleep
-    sleep(seconds)
+        nap(0.001)

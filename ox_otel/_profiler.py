@@ -12,7 +12,7 @@ from ox_otel._clock import since_epoch
 from ox_otel._ending import at_end, not_at_end
 from ox_otel._fork import WAIT_SECONDS, follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
-from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, original, own_idents
+from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, nap, own_idents
 from ox_otel._pipeline import Pipeline, Places, series
 from ox_otel._recent import KEPT_SECONDS
 from ox_otel._sampling import Sampling
@@ -344,4 +344,4 @@ class Profiler:
         before, deadline = self._pipeline.flushes, time.monotonic() + FLUSH_SECONDS
         self._alarm.ring()
         while self._pipeline.flushes == before and time.monotonic() < deadline:
-            original(time, "sleep")(0.001)  # a green one needs a loop, which our threads have not
+            nap(0.001)

@@ -12,17 +12,15 @@ from threading import main_thread
 from types import MappingProxyType
 
 from ox_otel._clock import since_epoch
-from ox_otel._native import get_ident, original, own_idents
+from ox_otel._native import nap
 from ox_otel._settings import ConfigError
+from ox_otel._sums import Sum
 from ox_otel._values import as_number
-from ox_otel.profiles import REST, Profile
-from ox_otel.recorders import NOTHING, Stack, Usage
+from ox_otel.profiles import Profile
+from ox_otel.recorders import Stack, Usage
 
 MAX_CAPTURES = 4
 """Captures at once: half of the connections that our endpoint answers, so that scrapes get through."""
-
-MAX_STACKS = 4_000
-"""Stacks that a capture tells apart; those that come later count together."""
 
 SHORTEST, LONGEST = 0.1, 300.0
 """Seconds that a capture may last."""
@@ -54,7 +52,7 @@ class Capture:
         self.began = False
         self.ended = False
         self.last = False
-        self._stacks: dict[Stack, Usage] = {}
+        self._sum = Sum()
         self._started = self._from = self._to = 0.0
 
     def take(self, stacks: Mapping[Stack, Usage], now: float) -> None:
@@ -66,16 +64,13 @@ class Capture:
             self._from = self._to = now
             self.began = True
             return
-        held = self._stacks
-        for stack, usage in stacks.items():
-            place = stack if stack in held or len(held) < MAX_STACKS - 1 else REST
-            held[place] = held.get(place, NOTHING).plus(usage)
+        self._sum.add(stacks)
         self._to = now
         self.ended = self.last
 
     def profile(self, interval: float) -> Profile:
         """Return what has been added, sampled at this mean *interval*."""
-        stacks = MappingProxyType(self._stacks)
+        stacks = MappingProxyType(self._sum.stacks)
         return Profile(stacks, self._started, self._to - self._from, interval)
 
 
@@ -146,7 +141,7 @@ def wait_for(
     while not capture.ended and not gone() and (left := deadline - time.monotonic()) > 0:
         if not main_thread().is_alive():  # the interpreter waits for all others before it ends
             break
-        _sleep(min(left, _LOOK_SECONDS))
+        nap(min(left, _LOOK_SECONDS))
     capture.last = True
     ring()
     _until(lambda: capture.ended)
@@ -159,11 +154,4 @@ def _until(done: Callable[[], bool]) -> None:
     while not done():
         if time.monotonic() > deadline:
             raise CaptureError("the thread that samples does not answer")
-        _sleep(0.001)
-
-
-def _sleep(seconds: float) -> None:
-    """Let other threads run, green ones too where the caller may be one: no alarm does that."""
-    # a green sleep needs a loop, which our threads have not
-    sleep = original(time, "sleep") if get_ident() in own_idents else time.sleep
-    sleep(seconds)
+        nap(0.001)

@@ -57,7 +57,10 @@ class _Frame:
         rows.append((name, level, self.self_cpu, self.self_wait))
         cpu = wait = 0.0
         for function, callee in sorted(self.callees.items()):
-            is_narrow = callee.cpu < narrowest.cpu_seconds and callee.wait < narrowest.wait_seconds
+            # a share of nothing too: without CPU, or without waiting, all frames have none of it
+            is_narrow = (
+                callee.cpu <= narrowest.cpu_seconds and callee.wait <= narrowest.wait_seconds
+            )
             if is_narrow or function == _REST:
                 cpu += callee.cpu
                 wait += callee.wait

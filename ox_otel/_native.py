@@ -9,6 +9,7 @@ import _thread
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -52,6 +53,18 @@ def get_native_id() -> int:
 def local() -> Any:
     """Return an object whose attributes each native thread has for itself."""
     return original(_thread, "_local")()
+
+
+def nap(seconds: float) -> None:
+    """Let other threads run, green ones too where the caller may be one: no alarm does that."""
+    if get_ident() not in own_idents:  # a green sleep needs a loop, which our threads have not
+        try:
+            time.sleep(seconds)
+        except (AssertionError, RuntimeError):  # the loop itself calls, or a signal handler in it
+            pass
+        else:
+            return
+    original(time, "sleep")(seconds)
 
 
 class Alarm:

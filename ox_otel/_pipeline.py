@@ -75,7 +75,7 @@ class Pipeline:
         recent: the last minute, while somebody looks at it.
         since: when it began to count, on the monotonic clock.
         places: how many functions, nodes and routes have series at most.
-        overhead_ratio: CPU seconds that profiling cost per second, smoothed over some batches.
+        overhead_ratio: CPU seconds a second that count in the budget, smoothed over some batches.
         samples: samples taken.
         flushes: batches made.
         last_sample: when the last sample was taken, on the monotonic clock; None before.
@@ -165,6 +165,7 @@ class Pipeline:
         if self.places.routes:
             keep(self._books)
         self._schedule.restart(now)
+        self.recent.begin()
         self.overhead_ratio = 0.0
         self._began = now
 

@@ -12,7 +12,7 @@ from ox_otel._clock import since_epoch
 from ox_otel._ending import at_end, not_at_end
 from ox_otel._fork import WAIT_SECONDS, follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
-from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, original, own_idents
+from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, nap, own_idents
 from ox_otel._pipeline import Pipeline, Places, series
 from ox_otel._recent import KEPT_SECONDS
 from ox_otel._sampling import Sampling
@@ -245,8 +245,10 @@ class Profiler:
             wait_for(capture, length, sampling.alarm.ring, gone)
             return capture.profile(sampling.schedule.stretched)
 
-    def since_start(self) -> Profile:
+    def since_start(self, snapshot: Batch | None = None) -> Profile:
         """Return what happened since the start as the calling-context tree has it: at one time only.
+
+        The tree is that of *snapshot*, without one that of now.
 
         Raises:
             CaptureError: there is no tree.
@@ -254,7 +256,7 @@ class Profiler:
         time_of_tree = self._settings.tree
         if time_of_tree == "off":
             raise CaptureError("there is no tree, as OX_OTEL_TREE has it; seconds=N captures")
-        stacks = stacks_of_tree(self.snapshot(), time_of_tree)
+        stacks = stacks_of_tree(snapshot or self.snapshot(), time_of_tree)
         seconds = time.monotonic() - self._pipeline.since
         interval = self._sampling.schedule.stretched
         return Profile(stacks, since_epoch() - seconds, seconds, interval, (time_of_tree,))
@@ -342,4 +344,4 @@ class Profiler:
         before, deadline = self._pipeline.flushes, time.monotonic() + FLUSH_SECONDS
         self._alarm.ring()
         while self._pipeline.flushes == before and time.monotonic() < deadline:
-            original(time, "sleep")(0.001)  # a green one needs a loop, which our threads have not
+            nap(0.001)

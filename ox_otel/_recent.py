@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ox_otel._clock import since_epoch
+from ox_otel._sums import Sum
 from ox_otel.profiles import Profile
-from ox_otel.recorders import NOTHING, Stack, Usage
+from ox_otel.recorders import Stack, Usage
 
 KEPT_SECONDS = 60.0
 """How far back it goes."""
@@ -24,6 +25,7 @@ FORGET_SECONDS = 30.0
 class _Kept(NamedTuple):
     stacks: Mapping[Stack, Usage]
     seconds: float
+    ended: float  # on the monotonic clock
 
 
 class Recent:
@@ -34,38 +36,49 @@ class Recent:
 
     def __init__(self) -> None:
         self._kept: tuple[_Kept, ...] = ()  # the newest first
-        self._ended = 0.0  # the newest batch, in seconds of Unix time
         self._asked = -inf
+        self._without = 0.0  # seconds of batches without stacks, since the last that had some
+
+    def begin(self) -> None:
+        """Begin afresh after a rest, whose batches are of no time that anybody looks at."""
+        self._without = 0.0
 
     def take(self, stacks: Mapping[Stack, Usage], seconds: float, now: float) -> None:
         """Keep the stacks of a batch made at *now*, on the monotonic clock, of so many *seconds*.
 
-        A batch without any was made while sampling rested.
+        What was seen later than a batch without any was going on in its time too.
         """
         if now - self._asked > FORGET_SECONDS:
             self._kept = ()
         elif stacks:
-            self._kept = _newest((_Kept(stacks, seconds), *self._kept), KEPT_SECONDS)
-            self._ended = since_epoch()
+            newest = _Kept(stacks, self._without + seconds, now)
+            self._kept = _newest((newest, *self._kept), KEPT_SECONDS, now)
+        self._without = 0.0 if stacks else self._without + seconds
 
     def profile(self, seconds: float, interval: float) -> Profile:
         """Return what was used in the last *seconds*, or what is kept of them.
 
         Asked for the first time, that is nothing; from then on batches are kept.
         """
-        self._asked = time.monotonic()
-        kept = _newest(self._kept, seconds)
-        stacks: dict[Stack, Usage] = {}
+        self._asked = now = time.monotonic()
+        kept = _newest(self._kept, seconds, now)
+        used = Sum()
         for batch in kept:
-            for stack, usage in batch.stacks.items():
-                stacks[stack] = stacks.get(stack, NOTHING).plus(usage)
+            used.add(batch.stacks)
         length = sum(batch.seconds for batch in kept)
-        return Profile(MappingProxyType(stacks), self._ended - length, length, interval)
+        age = now - kept[-1].ended + kept[-1].seconds if kept else 0.0
+        return Profile(MappingProxyType(used.stacks), since_epoch() - age, length, interval)
 
 
-def _newest(kept: tuple[_Kept, ...], seconds: float) -> tuple[_Kept, ...]:
-    """Return those of the last *seconds*, as many as there is room for, and one at least."""
-    before = accumulate((batch.seconds for batch in kept), initial=0.0)
+def _newest(kept: tuple[_Kept, ...], seconds: float, now: float) -> tuple[_Kept, ...]:
+    """Return those that ended in the last *seconds*, as many as there is room for.
+
+    What is longer than that stands until the next one may be due, for as long as it is itself.
+    """
     stacks = accumulate(len(batch.stacks) for batch in kept)
-    whole = [s < seconds and n <= MAX_STACKS for s, n in zip(before, stacks, strict=False)]
-    return kept[: max(sum(whole), 1)]
+    return tuple(
+        batch
+        for batch, count in zip(kept, stacks, strict=True)
+        if now - batch.ended < max(seconds, batch.seconds)
+        and (count <= MAX_STACKS or batch is kept[0])
+    )

@@ -41,7 +41,8 @@ class Status:
         samples: samples taken.
         missed: samples that came too late to be taken.
         errors: errors of all kinds.
-        overhead_ratio: CPU seconds that profiling cost per second, lately.
+        overhead_ratio: CPU seconds a second, lately, of all that the budget bounds: answers over HTTP
+            cost beside it, and are in `ox_profile_overhead_seconds_total` alone.
         series: series published.
         series_limit: most series that are ever published.
         last_sample_age: seconds since the last sample, None before the first.

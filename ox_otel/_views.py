@@ -91,11 +91,12 @@ def live(query: str, profiler: Profiler) -> dict[str, Any]:
     if "seconds" in sent:
         shown = graph(profiler.recent(sent["seconds"][0]))
     else:
+        counted = profiler.snapshot()
         try:
-            tree = profiler.since_start()
+            tree = profiler.since_start(counted)
         except CaptureError:
             tree = Profile({}, 0.0, 0.0, 0.0, times=())
-        shown = graph(tree, profiler.snapshot().functions)  # there are more in it than in the tree
+        shown = graph(tree, counted.functions)  # there are more in it than in the tree
     wishes = profiler.wishes()._asdict()
     return {"status": asdict(profiler.status()), "wishes": wishes, **shown}
 

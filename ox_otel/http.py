@@ -113,8 +113,8 @@ def _refusal(request: Request, exposure: Exposure) -> Response | None:
             return plain(421, "this host name is not served here")
     elif not is_scrape:
         return plain(403, "only /metrics is served here without OX_OTEL_TOKEN")
-    if request.method == "POST" and _crosses_sites(request.headers):
-        return plain(403, "another site's page may not change anything here")
+    if not is_scrape and _crosses_sites(request):
+        return plain(403, "another site's page may ask for nothing here")
     return None
 
 
@@ -135,15 +135,22 @@ def is_loopback(host: str) -> bool:
 def _host(netloc: str) -> str:
     """Return the host name of a Host header without its port, nothing if it is malformed."""
     try:
-        return urlsplit(f"//{netloc}").hostname or ""
+        parts = urlsplit(f"//{netloc}")
+        _ = parts.port  # raises if it is none: the name of a second Host may stand there
     except ValueError:
         return ""
+    return parts.hostname or ""
 
 
-def _crosses_sites(headers: Mapping[str, str]) -> bool:
+def _crosses_sites(request: Request) -> bool:
+    """Return whether a page of another site has sent it, by more than a link to our own page.
+
+    It could not read the answer, but captures that it asks for would leave none to others.
+    """
+    headers = request.headers
     if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        return True
-    origin = headers.get("origin")
+        return request.path not in FILES or headers.get("sec-fetch-mode") != "navigate"
+    origin = headers.get("origin") if request.method == "POST" else None
     return origin is not None and origin.split("://")[1:] != [headers.get("host")]
 
 

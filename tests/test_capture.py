@@ -25,9 +25,10 @@ from ox_otel import (
     _capture,
     _sampling,
 )
-from ox_otel._capture import MAX_CAPTURES, MAX_STACKS, Capture, wait_for
+from ox_otel._capture import MAX_CAPTURES, Capture, wait_for
 from ox_otel._endpoint import MAX_CONNECTIONS
 from ox_otel._pipeline import Pipeline
+from ox_otel._sums import MAX_STACKS
 from ox_otel.profiles import REST
 from ox_otel.recorders import NOTHING, Stack
 

@@ -159,6 +159,10 @@ GARBAGE = {
     "long path": (b"GET /" + b"x" * 66_000 + b" HTTP/1.0\r\n\r\n", b"414"),
     "long header": (b"GET / HTTP/1.0\r\nX: " + b"x" * 66_000 + b"\r\n\r\n", b"431"),
     "two hosts": (b"GET / HTTP/1.0\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", b"421"),
+    "two hosts, a port": (
+        b"GET / HTTP/1.0\r\nHost: 127.0.0.1:80\r\nHost: evil.example\r\n\r\n",
+        b"421",
+    ),
     "two other hosts": (b"GET / HTTP/1.0\r\nHost: evil\r\nHost: localhost\r\n\r\n", b"421"),
     "two lengths": (
         b"POST /pause HTTP/1.0\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
@@ -295,6 +299,15 @@ def test_captures_leave_room_for_scrapes(endpoint: Endpoint, exposure: Exposure)
     until_captures_are(0, exposure)  # nobody waits for them any more
     assert 200 == ask(endpoint, path="/debug/pprof/profile?seconds=0.1")[0]
     assert {} == exposure.profiler.snapshot().errors
+
+
+def test_a_client_that_says_more_than_its_request(endpoint: Endpoint, exposure: Exposure) -> None:
+    """Its capture ends, since behind a byte that nobody reads it could hang up unseen."""
+    [connection] = capturing(endpoint, exposure, 1)
+    with connection:
+        connection.sendall(b"x")
+        connection.shutdown(socket.SHUT_WR)
+        until_captures_are(0, exposure)
 
 
 def test_a_capture_ends_with_the_endpoint(exposure: Exposure) -> None:

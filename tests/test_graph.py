@@ -75,6 +75,15 @@ def test_what_is_narrow() -> None:
     assert (other, 2, pytest.approx(50e-4), 0) == frames(shown)[-1]
 
 
+@pytest.mark.parametrize("used", [(0.0, 1.0), (1.0, 0.0)], ids=["waiting", "CPU"])
+def test_a_profile_of_one_time(used: tuple[float, float]) -> None:
+    """Where all there is is waiting, or CPU, what is narrow of it is still one frame."""
+    narrow = {(A, Function("m", f"narrow_{n}")): used for n in range(3000)}
+    other = f"{OTHER}.{OTHER}"
+    shown = frames(graph(profile(narrow)))
+    assert [("total", 0, 0, 0), ("m.a", 1, 0, 0), (other, 2, *(3000 * t for t in used))] == shown
+
+
 def test_one_frame_for_all_others() -> None:
     """What the profile had no room for, and what the graph has none for, is one frame."""
     stacks = {(Function(OTHER, OTHER),): (1e3, 2e3), (A,): (1e4, 1e4), (B,): (0.5, 0.5)}

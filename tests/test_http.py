@@ -95,7 +95,7 @@ WHERE: dict[str, tuple[bool, str | None]] = {
 
 # what the metrics, a route that shows and a route that changes something answer
 WELCOME, HERE_ONLY, SCRAPES_ONLY = (200, 200, 200), (421, 421, 421), (200, 403, 403)
-NO_TOKEN, NO_CHANGE, LOST = (200, 401, 401), (200, 200, 403), (421, 401, 401)
+NO_TOKEN, LOST = (200, 401, 401), (421, 401, 401)
 
 EXPECTED: dict[str, tuple[tuple[int, int, int], ...]] = {
     # loopback, the same with a token, the network, the same with a token
@@ -109,9 +109,9 @@ EXPECTED: dict[str, tuple[tuple[int, int, int], ...]] = {
     "with no text": (WELCOME, NO_TOKEN, SCRAPES_ONLY, NO_TOKEN),
     "with two tokens": (WELCOME, NO_TOKEN, SCRAPES_ONLY, NO_TOKEN),
     "our own page": (WELCOME, NO_TOKEN, SCRAPES_ONLY, NO_TOKEN),
-    "a foreign page": (NO_CHANGE, NO_TOKEN, SCRAPES_ONLY, NO_TOKEN),
+    "a foreign page": (SCRAPES_ONLY, NO_TOKEN, SCRAPES_ONLY, NO_TOKEN),
     "a page by our address": (HERE_ONLY, LOST, SCRAPES_ONLY, NO_TOKEN),
-    "a foreign page with the token": (NO_CHANGE, NO_CHANGE, SCRAPES_ONLY, NO_CHANGE),
+    "a foreign page with the token": (SCRAPES_ONLY, SCRAPES_ONLY, SCRAPES_ONLY, SCRAPES_ONLY),
 }
 
 
@@ -132,7 +132,7 @@ def test_who_may_do_what(profiler: Profiler, who: str, where: str) -> None:
         elif path == "/metrics":
             expected = to_metrics
         elif path in FILES and where == "loopback, token" and to_metrics == 200:
-            expected = 200  # the page that asks for the token
+            expected = 403 if "foreign" in who else 200  # the page that asks for the token
         else:
             expected = to_change if method == "POST" else to_show
         if path in PROFILES and expected == 200:
@@ -163,6 +163,11 @@ HOSTS = {
     "10.0.0.1": 421,
     "0.0.0.0": 421,  # noqa: S104
     "[::2]": 421,
+    "localhost, evil.example": 421,
+    "localhost:9000, evil.example": 421,
+    "127.0.0.1:9000, evil.example:9000": 421,
+    "[::1]:9000, evil.example": 421,
+    "localhost:x": 421,
     "[::1": 421,
     "::1]": 421,
     "http://localhost": 421,
@@ -250,6 +255,19 @@ def test_pages_of_other_sites_change_nothing(profiler: Profiler, token: str | No
         answer = ask(exposure, "POST", "/pause", authorization=f"Bearer {TOKEN}", **headers)
         assert (headers, status) == (headers, answer.status)
         assert (status == 200) == profiler.is_paused()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("site", ["cross-site", "same-site", ""])
+def test_pages_of_other_sites_ask_for_nothing(exposure: Exposure, site: str, method: str) -> None:
+    """Neither script nor picture of theirs starts a capture; a link of theirs leads to our page."""
+    for path, mode in product(METHODS, ("no-cors", "cors", "navigate", "websocket", "")):
+        sent = method if METHODS[path] == "GET" else METHODS[path]
+        headers = {"sec_fetch_site": site, "sec_fetch_mode": mode}
+        answer = ask(exposure, sent, path, "seconds=x", **headers)
+        may = path == "/metrics" or (path in FILES and mode == "navigate")
+        assert (path, mode, 200 if may else 403) == (path, mode, answer.status)
+    assert 200 == ask(exposure, method, "/status", origin="http://evil.example").status
 
 
 def test_reading_changes_nothing(exposure: Exposure) -> None:
@@ -526,3 +544,14 @@ def test_any_request(request: Request, token: str | None) -> None:
         assert token is None
     if answer.status == 200:
         assert request.headers["host"].lower().startswith(("localhost", "127.", "["))
+
+
+def test_all_since_the_start_is_of_one_moment() -> None:
+    """The tree and the table on the page are of one batch, which is all that is made for them."""
+    with Profiler(Settings(start_paused=True)) as profiler:
+        assert 200 == ask(Exposure(profiler, None, None, loopback=True), "GET", "/live.json").status
+        deadline = time.monotonic() + 20
+        while not profiler._pipeline.flushes:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert 1 == profiler._pipeline.flushes

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from ox_otel import Function, Profile, Profiler, Settings, Usage
+from ox_otel import Function, Profile, Profiler, Settings, Usage, _sums
 from ox_otel import _recent as module
 from ox_otel._recent import FORGET_SECONDS, KEPT_SECONDS, MAX_STACKS, Recent
+from ox_otel.profiles import REST
 
 STACK = (Function("m", "f"),)
 
@@ -42,6 +43,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def cpu_seconds(profile: Profile) -> float:
     """Return all CPU in a profile."""
     return sum(usage.cpu_seconds for usage in profile.stacks.values())
+
+
+def asked(clock: Clock, seconds: float) -> tuple[float, float]:
+    """Return length and CPU of what was used in the last *seconds*."""
+    shown = clock.ask(seconds)
+    return shown.seconds, cpu_seconds(shown)
 
 
 def test_nothing_is_kept_before_anybody_asks(clock: Clock) -> None:
@@ -87,19 +94,85 @@ def test_with_many_stacks_it_reaches_less_far_back(clock: Clock) -> None:
 
 
 def test_a_batch_is_never_cut(clock: Clock) -> None:
-    """A batch with more stacks than there is room for is kept, alone."""
+    """A batch with more stacks than there is room for is kept, alone; all of it counts."""
     clock.ask()
     for _ in range(2):
         clock.second(stacks=MAX_STACKS + 1)
-    assert (1.0, MAX_STACKS + 1) == (clock.ask().seconds, len(clock.ask().stacks))
+    assert (1.0, MAX_STACKS + 1) == asked(clock, KEPT_SECONDS)
 
 
-def test_what_was_used_before_a_rest_is_still_there_after_it(clock: Clock) -> None:
-    """While sampling rests no time passes: batches of nothing take no place in the window."""
+def test_a_window_tells_as_many_stacks_apart_as_a_capture(clock: Clock) -> None:
+    """What comes as one too many counts under the rest, so that a graph of it is bounded."""
+    clock.ask()
+    clock.second(stacks=_sums.MAX_STACKS + 10)
+    shown = clock.ask()
+    assert _sums.MAX_STACKS == len(shown.stacks)
+    assert 11.0 == shown.stacks[REST].cpu_seconds
+
+
+def test_what_was_used_before_a_rest_is_no_longer_lately(clock: Clock) -> None:
+    """Though nothing comes after it, a batch is shown as long as its age is what is asked for."""
     clock.ask()
     clock.second()
-    clock.recent.take({}, 1000.0, clock.now)
-    assert (1.0, 1.0) == (clock.ask(1).seconds, cpu_seconds(clock.ask(1)))
+    began = 1e9 + 1000.0
+    for seconds in (10, KEPT_SECONDS):
+        clock.now = 1001.0 + seconds - 0.5
+        assert (1.0, 1.0, began) == (*asked(clock, seconds), clock.ask(seconds).started)
+        clock.now += 1.0
+        assert (0.0, 0.0) == asked(clock, seconds)
+
+
+def test_a_batch_that_is_longer_than_asked_for(clock: Clock) -> None:
+    """Where samples are rare, the last batch is shown until the next one is due."""
+    clock.ask()
+    clock.recent.take({STACK: Usage(1, 1, 30.0, 0.0, 30.0, 0.0)}, 30.0, clock.now)
+    clock.now += 29
+    assert (30.0, 30.0) == asked(clock, 1)
+    clock.now += 2
+    assert (0.0, 0.0) == asked(clock, 1)
+
+
+def test_batches_without_stacks(clock: Clock) -> None:
+    """What is seen after them was going on in their time too, so their length is in the window."""
+    clock.ask()
+    for stacks in (0, 0, 1, 0, 1):
+        clock.second(stacks=stacks)
+    assert (5.0, 2.0) == asked(clock, 60)
+    assert 1e9 + 1000.0 == clock.ask().started
+
+
+def test_a_rest_takes_no_place_in_the_window(clock: Clock) -> None:
+    """What passes while sampling rests is in no batch that is seen after it."""
+    clock.ask()
+    clock.second()
+    clock.recent.take({}, 20.0, clock.now + 20)
+    clock.now += 20
+    clock.recent.begin()
+    clock.second()
+    shown = clock.ask(30)
+    assert (2.0, 2.0) == (shown.seconds, cpu_seconds(shown))
+    assert 1e9 + 1000.0 == shown.started
+
+
+def test_a_pause_takes_no_place_in_the_window() -> None:
+    """Whatever is asked of a paused profiler, the time is not that of what comes after it."""
+    began = time.monotonic()
+    with Profiler(Settings(max_overhead=1)) as profiler:
+        profiler.recent(60)
+        profiler.snapshot()
+        profiler.pause()
+        paused = time.monotonic()
+        while time.monotonic() < paused + 2.0:
+            profiler.snapshot()  # a batch of nothing
+        profiler.unpause()
+        deadline = time.monotonic() + 20
+        samples = profiler.status().samples
+        while profiler.status().samples < samples + 5:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        profiler.snapshot()
+        shown = profiler.recent(60)
+    assert 0 < shown.seconds < time.monotonic() - began - 1.0
 
 
 def test_memory_at_the_limit(clock: Clock) -> None:

@@ -180,6 +180,50 @@ else:
     assert (0, "1 True\n") == run(code)
 
 
+@pytest.mark.parametrize("patch", [GEVENT["before"], EVENTLET], ids=["gevent", "eventlet"])
+def test_who_waits_for_figures_lets_others_run(patch) -> None:
+    """While a green thread waits for a batch the loop goes on."""
+    code = f"""{patch}
+import threading
+profiler = ox_otel.install()
+done, turns = [], []
+def ask():
+    for _ in range(20): profiler.snapshot()
+    done.append(1)
+def turn():
+    while not done: turns.append(1); time.sleep(0)
+threads = [threading.Thread(target=target) for target in (turn, ask)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(turns) > 20)
+ox_otel.uninstall()
+"""
+    assert (0, "True\n") == run(code)
+
+
+LOOPS = {
+    "gevent": f"{GEVENT['before']}\nimport gevent\nsoon = gevent.get_hub().loop.run_callback",
+    "eventlet": f"{EVENTLET}\nfrom eventlet import hubs\n"
+    "soon = lambda act: hubs.get_hub().schedule_call_global(0, act)",
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
+def test_a_loop_that_asks_for_figures_waits_for_them(loop) -> None:
+    """What the loop calls itself, as signal handlers, cannot be switched; it gets its figures."""
+    code = f"""{loop}
+profiler = ox_otel.install()
+while not profiler.status().samples: time.sleep(0.01)
+found = []
+soon(lambda: found.append(profiler.snapshot().samples))
+end = time.monotonic() + 20
+while not found and time.monotonic() < end: time.sleep(0.01)
+print(found[0] > 0)
+ox_otel.uninstall()
+"""
+    assert (0, "True\n") == run(code)
+
+
 def test_a_capture_lets_others_run() -> None:
     """While a greenlet waits for one the loop goes on, and is captured."""
     code = """

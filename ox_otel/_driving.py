@@ -147,6 +147,7 @@ def _driven_task(
     loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
 ) -> asyncio.Task[Any]:
     if books() is None:  # it is over: leave the loop as it was
-        loop.set_task_factory(None)
+        if loop.get_task_factory() is _driven_task:  # and not one of the host's that calls ours
+            loop.set_task_factory(None)
         return asyncio.Task(coroutine, loop=loop, **options)
     return asyncio.Task(Driven(coroutine), loop=loop, **options)

@@ -274,6 +274,28 @@ def test_the_loop_is_left_as_it_was() -> None:
     asyncio.run(main())
 
 
+def test_a_task_factory_that_calls_ours_stays() -> None:
+    """When nobody samples any more, what the host has set meanwhile is not ours to take away."""
+    new = Books(10, 1)
+    keep(new)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        await tagged(asyncio.sleep(0), route="/a")
+        ours = loop.get_task_factory()
+        assert ours is not None
+
+        def factory(loop: Any, coroutine: Any, **options: Any) -> Any:
+            return ours(loop, coroutine, **options)
+
+        loop.set_task_factory(factory)
+        leave(new)
+        await asyncio.create_task(asyncio.sleep(0))
+        assert factory is loop.get_task_factory()
+
+    asyncio.run(main())
+
+
 def test_a_driven_coroutine_is_what_it_was(books: Books) -> None:
     """Results, errors, cancellation and introspection of a driven task are those of its coroutine."""
 

@@ -149,5 +149,6 @@ def _driven_task(
     if books() is None:  # it is over: leave the loop as it was
         if loop.get_task_factory() is _driven_task:  # and not one of the host's that calls ours
             loop.set_task_factory(None)
-        return asyncio.Task(coroutine, loop=loop, **options)
-    return asyncio.Task(Driven(coroutine), loop=loop, **options)
+    elif asyncio.iscoroutine(coroutine):  # else asyncio refuses it
+        coroutine = Driven(coroutine)
+    return asyncio.Task(coroutine, loop=loop, **options)

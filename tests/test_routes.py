@@ -332,6 +332,16 @@ def test_a_driven_coroutine_is_what_it_was(books: Books) -> None:
     assert ["/a"] == list(settle(books))
 
 
+def test_what_is_no_coroutine_is_refused(books: Books) -> None:
+    """To make a task of something else fails at once, as it does without us."""
+
+    async def request() -> None:
+        with pytest.raises(TypeError, match="coroutine"):
+            asyncio.get_running_loop().create_task(5)  # type: ignore[arg-type]
+
+    asyncio.run(tagged(request(), route="/a"))
+
+
 class Odd(Coroutine[Any, Any, str]):
     """A coroutine of a kind of its own, as compiled ones are."""
 

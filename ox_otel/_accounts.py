@@ -9,7 +9,7 @@ handlers and destructors may come in between: an addition to an attribute is one
 import sys
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Protocol
 
 from ox_otel._fork import follow_forks
@@ -153,9 +153,12 @@ def meter() -> Meter:
     return its
 
 
-def measured() -> Account | None:
-    """Return the account at hand, if it is measured, and the request is not over."""
-    account = at_hand.get()
+def measured(context: Context | None = None) -> Account | None:
+    """Return the account at hand, if it is measured, and the request is not over.
+
+    Or the one that is at hand in another *context*.
+    """
+    account = at_hand.get() if context is None else context.get(at_hand)
     return account if account is not None and account.weight and account.is_open else None
 
 

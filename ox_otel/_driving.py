@@ -138,16 +138,30 @@ def driven(coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
 
 
 def follow(loop: asyncio.AbstractEventLoop) -> None:
-    """Have the tasks that are made on *loop* from now on be driven, unless it makes its own kind."""
+    """Have tasks that requests start on *loop* be driven, unless it makes tasks of its own kind."""
     if loop.get_task_factory() is None:
-        loop.set_task_factory(_driven_task)
+        loop.set_task_factory(_task_of_a_request)
 
 
-def _driven_task(
+def follow_all(loop: asyncio.AbstractEventLoop) -> None:
+    """Have all tasks that are made on *loop* be driven, since requests begin in some of them."""
+    follow(loop)
+    if loop.get_task_factory() is _task_of_a_request:
+        loop.set_task_factory(_any_task)
+
+
+def _task_of_a_request(
     loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
 ) -> asyncio.Task[Any]:
+    if books() is not None and measured(options.get("context")) is None:
+        return asyncio.Task(coroutine, loop=loop, **options)  # nobody's
+    return _any_task(loop, coroutine, **options)
+
+
+def _any_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
     if books() is None:  # it is over: leave the loop as it was
-        if loop.get_task_factory() is _driven_task:  # and not one of the host's that calls ours
+        factory = loop.get_task_factory()
+        if factory is _task_of_a_request or factory is _any_task:  # not the host's, calling ours
             loop.set_task_factory(None)
     elif asyncio.iscoroutine(coroutine):  # else asyncio refuses it
         coroutine = Driven(coroutine)

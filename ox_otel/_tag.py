@@ -86,6 +86,14 @@ def _watch(account: Account, loop: Any) -> None:
     """Notice if a coroutine waits that nobody drives: the loop does other work then."""
     from ox_otel._driving import follow
 
-    follow(loop)  # the next one will be driven
+    follow(loop)
     account.is_watched = True
-    loop.call_soon(account.lose)  # before the coroutine goes on, if it waits
+    loop.call_soon(_lose, account, loop)  # before the coroutine goes on, if it waits
+
+
+def _lose(account: Account, loop: Any) -> None:
+    from ox_otel._driving import follow_all
+
+    if account.is_open:
+        account.lose()
+        follow_all(loop)  # the next one will be driven

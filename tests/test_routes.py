@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ import ox_otel
 from ox_otel import RouteUsage, _books, routes, tag, tagged
 from ox_otel._accounts import at_hand, measured, meter
 from ox_otel._books import Books, keep, leave
+from ox_otel._driving import Driven
 from ox_otel.recorders import OTHER, UNMATCHED
 
 CLOSE = 0.01
@@ -199,7 +201,7 @@ def test_tasks_that_a_request_starts(books: Books) -> None:
 
 
 def test_a_tag_in_a_coroutine_that_is_driven(books: Books) -> None:
-    """In tasks made since the first tag on their loop, a tag is true whoever has turns meanwhile."""
+    """Once one has waited within a tag, tags in tasks made on its loop are true, whoever has turns."""
 
     async def request(n: int) -> None:
         with tag(route=f"/{n}"):
@@ -207,13 +209,40 @@ def test_a_tag_in_a_coroutine_that_is_driven(books: Books) -> None:
 
     async def main() -> None:
         with tag(route="/first"):
-            pass
+            await asyncio.sleep(0)
         await asyncio.gather(*(request(n) for n in (1, 2)), burn_in_turns(0.05))
 
     asyncio.run(main())
     gains = cpu(books)
     del gains["/first"]
     assert near(**{"1": 0.02, "2": 0.04}) == gains
+
+
+def test_tasks_of_nobody_do_not_pay(books: Books) -> None:
+    """A request has its own tasks driven, whatever context they are given, and no others."""
+
+    async def kind() -> type:
+        await asyncio.sleep(0)
+        task = asyncio.current_task()
+        assert task is not None
+        return type(task.get_coro())
+
+    async def request() -> None:
+        bare = asyncio.create_task(kind(), context=Context())
+        assert Driven is await asyncio.create_task(kind())
+        assert Driven is not await bare
+        contexts.append(copy_context())
+
+    async def main() -> None:
+        with tag(route="/short"):
+            pass
+        await tagged(request(), route="/a")
+        assert Driven is not await asyncio.create_task(kind())
+        assert Driven is not await asyncio.create_task(kind(), context=contexts[0])  # it is over
+
+    contexts: list[Context] = []
+    asyncio.run(main())
+    assert books.steps < 20
 
 
 def test_a_tag_in_a_coroutine_that_is_not_driven(
@@ -258,14 +287,19 @@ def test_a_loop_that_makes_tasks_of_its_own_kind(books: Books) -> None:
     assert near(**{"1": 0.02, "2": 0.04}) == cpu(books)
 
 
-def test_the_loop_is_left_as_it_was() -> None:
+@pytest.mark.parametrize("how", ["tagged", "tag"])
+def test_the_loop_is_left_as_it_was(how: str) -> None:
     """When nobody samples any more, the next task finds the loop as the host made it."""
     new = Books(10, 1)
     keep(new)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        await tagged(asyncio.sleep(0), route="/a")
+        if how == "tagged":
+            await tagged(asyncio.sleep(0), route="/a")
+        else:
+            with tag(route="/a"):
+                await asyncio.sleep(0)
         assert loop.get_task_factory() is not None
         leave(new)
         await asyncio.create_task(asyncio.sleep(0))
@@ -738,7 +772,7 @@ def test_steps_for_nobody_are_told(books: Books) -> None:
 
     async def main() -> None:
         with tag(route="/a"):
-            pass
+            await asyncio.sleep(0)
         await asyncio.create_task(burn_in_turns(0.0, turns=1000))
 
     asyncio.run(main())

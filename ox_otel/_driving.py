@@ -69,7 +69,8 @@ class Driven(Coroutine[Any, Any, T]):
         try:
             awaited = step(*given)
             if (account := measured()) is not None:
-                self._errand = _errand(self._coroutine, account)
+                with suppress(Exception):  # nothing of a pool we do not know may reach its host
+                    self._errand = _errand(self._coroutine, account)
             return awaited
         finally:
             its.steps -= 1
@@ -123,7 +124,8 @@ def _errand(coroutine: Coroutine[Any, Any, Any], account: Account) -> _Errand | 
     if innermost is None or innermost.cr_code.co_name != "run_sync_in_worker_thread":
         return None
     for variable in gc.get_referents(innermost):
-        if isinstance(variable, Thread) and variable.ident is not None:
+        # by its type: `isinstance` would ask a proxy of the host's what it stands for
+        if issubclass(type(variable), Thread) and variable.ident is not None:
             clock, since = clock_of(variable.ident)
             return None if clock is None else _Errand(account, clock, since)
     return None

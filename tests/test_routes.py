@@ -415,6 +415,42 @@ def test_coroutines_of_other_kinds(books: Books, monkeypatch: pytest.MonkeyPatch
     assert ["/a", "/b"] == list(settle(books))
 
 
+class Proxy:
+    """What stands for something else, and now for nothing."""
+
+    asked = 0
+
+    @property
+    def __class__(self) -> Any:
+        Proxy.asked += 1
+        raise RuntimeError
+
+
+class Stranger(threading.Thread):
+    """A thread of a kind of its own."""
+
+    @property
+    def ident(self) -> int:
+        """Fail."""
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("kind", [Proxy, Stranger])
+def test_variables_of_other_kinds(
+    books: Books, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a thread is looked for, no proxy is asked, and no error of a thread is the host's."""
+    monkeypatch.setitem(sys.modules, "anyio", asyncio)
+
+    async def run_sync_in_worker_thread(variable: object) -> str:
+        done = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(done.set_result, "done")
+        return await done
+
+    assert "done" == asyncio.run(tagged(run_sync_in_worker_thread(kind()), route="/a"))
+    assert 0 == Proxy.asked
+
+
 def test_a_framework_that_is_not_what_we_think(books: Books) -> None:
     """An error in looking up the route of a request is no error of its host."""
 

@@ -29,7 +29,8 @@ def tag(*, route: str | None = None) -> Iterator[None]:
         try:
             yield
         finally:
-            its.turn(before)
+            if meter() is its:  # a generator may be left on another thread, whose time is its own
+                its.turn(before)
         return
     account = begin(lambda: route)
     try:

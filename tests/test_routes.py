@@ -162,6 +162,31 @@ def test_a_thread_of_a_pool_works_for_the_request(books: Books) -> None:
     assert near(a=0.04) == cpu(books)
 
 
+def test_a_tag_that_is_left_on_another_thread(books: Books) -> None:
+    """Of a generator that goes on elsewhere, what the other thread did before is not its own."""
+
+    def work() -> Iterator[None]:
+        with tag():
+            yield
+
+    entered, generator = [], work()
+
+    def enter() -> None:
+        next(generator)
+        entered.append(meter())
+
+    burn(0.05)
+    with tag(route="/a"):
+        context = copy_context()
+        thread = threading.Thread(target=context.run, args=(enter,))
+        thread.start()
+        thread.join()
+        next(generator, None)
+        burn(0.02)
+    assert near(a=0.02) == cpu(books)
+    assert entered[0] is not meter()
+
+
 # --- Event loops ----------------------------------------------------------------------------------
 
 

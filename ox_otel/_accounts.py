@@ -37,11 +37,13 @@ class Account:
         template: whose it is.
         weight: how many requests it stands for; 0 if it is not measured itself.
         outer: the account that was at hand when it was opened.
+        before: the one that the thread worked for then.
         meter: the one that works for it, or was the last to do so.
         is_watched: whether it will be lost if its coroutine waits, since nobody drives that.
     """
 
     __slots__ = (
+        "before",
         "began",
         "books",
         "charges",
@@ -63,6 +65,7 @@ class Account:
         self.template = template
         self.outer = outer
         self.weight = weight
+        self.before: Account | None = None
         self.meter: Meter | None = None
         self.is_open = True
         self.is_lost = False

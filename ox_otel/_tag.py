@@ -21,7 +21,7 @@ def tag(*, route: str | None = None) -> Iterator[None]:
     that the context belongs to, in a thread of a pool.
 
     In a coroutine it counts CPU if the coroutine does not wait within, or is driven (see
-    `tagged`); else the request only.
+    `tagged`); else the request only. In a generator, what is done while that waits counts, too.
     """
     if route is None:
         its, before = meter(), meter().account
@@ -63,6 +63,7 @@ def begin(template: Template) -> Account | None:
         return None
     follow_switches(its)
     account = its_books.open_account(template, at_hand.get())
+    account.before = its.account
     at_hand.set(account)
     turn(its)
     loop = None if its.steps else _running_loop()
@@ -72,9 +73,21 @@ def begin(template: Template) -> Account | None:
 
 
 def end(account: Account) -> None:
-    """Close the account at hand."""
-    at_hand.set(account.outer)
-    turn(meter())
+    """Close an account, at hand or, if a generator was left late, not any more.
+
+    Its CPU is not known if somebody else had the thread meanwhile, unseen, and has it still.
+    """
+    its = meter()
+    if at_hand.get() is account:
+        at_hand.set(account.outer)
+    if its.account is (account if account.weight else None):
+        before = account.before
+        if before is not None and not before.is_open:
+            before = None
+        if its.account is not before:
+            its.turn(before)
+    elif account.books is books():  # else it was not followed to its end
+        account.is_lost = True
     account.books.close_account(account)
 
 

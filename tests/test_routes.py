@@ -162,6 +162,58 @@ def test_a_thread_of_a_pool_works_for_the_request(books: Books) -> None:
     assert near(a=0.04) == cpu(books)
 
 
+def tagged_as(route: str) -> Iterator[None]:
+    """Wait within a tag, for whoever goes on."""
+    with tag(route=route):
+        yield
+
+
+def test_a_generator_that_ends_in_another_request(books: Books) -> None:
+    """A tag that is left in the middle of another request takes nothing from it, nor does it gain."""
+    left = tagged_as("/left")
+
+    def request() -> None:
+        burn(0.02)
+        with tag(route="/a"):
+            burn(0.02)
+            left.close()
+            assert measured() is not None
+            burn(0.02)
+
+    copy_context().run(next, left)
+    copy_context().run(request)
+    assert near(left=0.0, a=0.04) == cpu(books)
+
+
+def test_generators_that_take_turns(books: Books) -> None:
+    """Outside of asyncio nobody sees turns; where it shows that there were some, no CPU is guessed."""
+    first, second = tagged_as("/first"), tagged_as("/second")
+    contexts = [Context(), Context()]
+    for context, generator in zip(contexts, (first, second), strict=True):
+        context.run(next, generator)
+        burn(0.02)
+    contexts[0].run(next, first, None)
+    contexts[1].run(next, second, None)
+    assert {"/first": 0.0, "/second": pytest.approx(0.02, abs=CLOSE)} == cpu(books)
+
+
+def test_a_thread_that_worked_for_nobody_does_so_again(books: Books) -> None:
+    """In a thread that has a context only, what comes after a request within is nobody's."""
+
+    def work() -> None:
+        with tag(route="/inner"):
+            burn(0.02)
+        burn(0.05)
+        with tag():
+            burn(0.02)
+
+    with tag(route="/outer"):
+        thread = threading.Thread(target=copy_context().run, args=(work,))
+        thread.start()
+        thread.join()
+    assert near(inner=0.02, outer=0.02) == cpu(books)
+
+
 def test_a_tag_that_is_left_on_another_thread(books: Books) -> None:
     """Of a generator that goes on elsewhere, what the other thread did before is not its own."""
 

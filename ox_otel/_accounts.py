@@ -93,6 +93,11 @@ class Account:
             meter().turn(None)
             self.is_lost = True
 
+    def close(self) -> None:
+        """Let go of all that is not its own; contexts that last may keep it for ever."""
+        self.template = _unknown
+        self.before = self.outer = self.meter = None
+
     def wait(self, elapsed: int, cpu: int) -> int:
         """Return the rest of the time that has *elapsed*, of which it was its own."""
         return max(elapsed - self.inner - cpu, 0)
@@ -108,6 +113,10 @@ class Account:
         except OSError:  # its thread is gone
             return 0
         return used if its.account is self and its.since == since else 0
+
+
+def _unknown() -> None:
+    return None
 
 
 class Meter:

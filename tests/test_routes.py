@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
@@ -776,6 +777,30 @@ def test_ten_thousand_paths(books: Books) -> None:
     assert 10_000 == sum(usage.requests for usage in gains.values())
     assert 9_991 == gains[OTHER].requests
     assert len(books._routes) <= 10
+
+
+def test_a_request_that_is_over_holds_nothing(books: Books) -> None:
+    """What goes on in its context keeps nothing of a request, nor of those that it began in."""
+
+    class Environ(dict[str, Any]):
+        """A request that can be waited for to be gone."""
+
+    kept = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        kept.append(copy_context())
+        with tag(route="/inner"):
+            kept.append(copy_context())
+        return []
+
+    environ = Environ()
+    gone = weakref.ref(environ)
+    call(routes.Wsgi(app), environ)
+    del environ
+    assert gone() is None
+    inner = kept[1][at_hand]
+    assert inner is not None
+    assert inner.outer is None
 
 
 def test_names_are_made_valid(books: Books) -> None:

@@ -128,15 +128,17 @@ class Meter:
         clock: the kernel's number for that clock, None where other threads cannot read it.
         follows_switches: whether it turns with the greenlets of the thread.
         steps: how many steps of driven coroutines are being made, one within the other.
+        task: asyncio's, whose step the innermost one is; None if it is no task's.
     """
 
-    __slots__ = ("account", "clock", "follows_switches", "since", "steps")
+    __slots__ = ("account", "clock", "follows_switches", "since", "steps", "task")
 
     def __init__(self) -> None:
         self.account: Account | None = None
         self.since = 0
         self.clock = (~get_native_id() << 3) | 6 if sys.platform == "linux" else None
         self.steps = 0
+        self.task: object = None
         self.follows_switches = False
 
     def turn(self, account: Account | None) -> None:

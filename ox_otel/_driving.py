@@ -14,7 +14,7 @@ from threading import Thread
 from types import CoroutineType
 from typing import Any, TypeVar
 
-from ox_otel._accounts import Account, measured, meter
+from ox_otel._accounts import Account, Meter, measured, meter
 from ox_otel._books import books
 from ox_otel._interpreter import clock_of
 
@@ -60,12 +60,13 @@ class Driven(Coroutine[Any, Any, T]):
             self._errand.end()
             self._errand = None
         its, account = meter(), measured()
-        before = its.account
+        before, task = its.account, its.task
         if account is not before:
             its.turn(account)
         if (its_books := books()) is not None:
             its_books.steps += 1 if account is before else 2  # to look for errands is as dear
         its.steps += 1
+        its.task = current_task()
         try:
             awaited = step(*given)
             if (account := measured()) is not None:
@@ -74,6 +75,7 @@ class Driven(Coroutine[Any, Any, T]):
             return awaited
         finally:
             its.steps -= 1
+            its.task = task
             if its.account is not before:
                 its.turn(before)
 
@@ -136,7 +138,18 @@ def driven(coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
     loop = asyncio._get_running_loop()
     if loop is not None:  # as with trio
         follow(loop)
-    return coroutine if meter().steps else Driven(coroutine)
+    return coroutine if is_driven(meter()) else Driven(coroutine)
+
+
+def is_driven(its: Meter) -> bool:
+    """Return whether what runs now is part of a step, and not of a task that began within it."""
+    return its.steps > 0 and its.task is current_task()
+
+
+def current_task() -> object:
+    """Return asyncio's task that runs now, None if none does."""
+    loop = asyncio._get_running_loop()
+    return None if loop is None else asyncio.current_task(loop)
 
 
 def follow(loop: asyncio.AbstractEventLoop) -> None:

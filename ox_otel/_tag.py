@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from ox_otel._accounts import Account, Template, at_hand, measured, meter, turn
+from ox_otel._accounts import Account, Meter, Template, at_hand, measured, meter, turn
 from ox_otel._books import books
 from ox_otel._greenlets import follow_switches
 from ox_otel._notices import warn
@@ -65,10 +65,13 @@ def begin(template: Template) -> Account | None:
     account = its_books.open_account(template, at_hand.get())
     account.before = its.account
     at_hand.set(account)
-    turn(its)
-    loop = None if its.steps else _running_loop()
-    if loop is not None and account.weight:
+    loop = _running_loop()
+    if loop is not None and account.weight and not _is_driven(its):
+        if its.steps:  # an eager task within another one's step: that has all of the time
+            account.is_lost = True
+            return account
         _watch(account, loop)
+    turn(its)
     return account
 
 
@@ -95,6 +98,12 @@ def end(account: Account) -> None:
 def _running_loop() -> Any:
     asyncio = sys.modules.get("asyncio")
     return asyncio and asyncio._get_running_loop()
+
+
+def _is_driven(its: Meter) -> bool:
+    from ox_otel._driving import is_driven
+
+    return is_driven(its)
 
 
 def _watch(account: Account, loop: Any) -> None:

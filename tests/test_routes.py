@@ -365,6 +365,35 @@ def test_a_loop_that_makes_tasks_of_its_own_kind(books: Books) -> None:
     assert near(**{"1": 0.02, "2": 0.04}) == cpu(books)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks are not eager there")
+def test_an_eager_task_of_the_hosts_own_kind(books: Books) -> None:
+    """It is its parent's until it waits, then no CPU is guessed; `tagged` is true there, too."""
+
+    async def child() -> None:
+        with tag(route="/child"):
+            burn(0.02)
+            await asyncio.sleep(0)
+            burn(0.05)
+        burn(0.05)
+
+    async def parent() -> None:
+        tasks = [asyncio.create_task(child()), asyncio.create_task(soon())]
+        burn(0.02)
+        with tag(route="/within"):
+            await burn_in_turns(0.02)
+        await asyncio.gather(*tasks)
+
+    async def soon() -> None:
+        await tagged(burn_in_turns(0.02), route="/soon")
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        await tagged(parent(), route="/parent")
+
+    asyncio.run(main())
+    assert near(child=0.0, parent=0.04, soon=0.02, within=0.02) == cpu(books)
+
+
 @pytest.mark.parametrize("how", ["tagged", "tag"])
 def test_the_loop_is_left_as_it_was(how: str) -> None:
     """When nobody samples any more, the next task finds the loop as the host made it."""

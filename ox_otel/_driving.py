@@ -154,15 +154,17 @@ def current_task() -> object:
 
 def follow(loop: asyncio.AbstractEventLoop) -> None:
     """Have tasks that requests start on *loop* be driven, unless it makes tasks of its own kind."""
-    if loop.get_task_factory() is None:
-        loop.set_task_factory(_task_of_a_request)
+    with suppress(NotImplementedError):  # asyncio does not ask a loop for more
+        if loop.get_task_factory() is None:
+            loop.set_task_factory(_task_of_a_request)
 
 
 def follow_all(loop: asyncio.AbstractEventLoop) -> None:
     """Have all tasks that are made on *loop* be driven, since requests begin in some of them."""
     follow(loop)
-    if loop.get_task_factory() is _task_of_a_request:
-        loop.set_task_factory(_any_task)
+    with suppress(NotImplementedError):
+        if loop.get_task_factory() is _task_of_a_request:
+            loop.set_task_factory(_any_task)
 
 
 def _task_of_a_request(

@@ -473,6 +473,24 @@ def test_a_driven_coroutine_is_what_it_was(books: Books) -> None:
     assert ["/a"] == list(settle(books))
 
 
+def test_a_loop_without_task_factories(books: Books, caplog: pytest.LogCaptureFixture) -> None:
+    """A loop that has only what asyncio asks of one is served all the same."""
+
+    class Loop(asyncio.SelectorEventLoop):
+        def get_task_factory(self) -> Any:
+            raise NotImplementedError
+
+    async def main() -> None:
+        await asyncio.gather(*(tagged(burn_in_turns(n / 50), route=f"/{n}") for n in (1, 2)))
+        with tag(route="/tag"):
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(main())
+    assert near(**{"1": 0.02, "2": 0.04, "tag": 0.0}) == cpu(books)
+    assert ["ox_otel"] == [record.name for record in caplog.records]
+
+
 def test_what_is_no_coroutine_is_refused(books: Books) -> None:
     """To make a task of something else fails at once, as it does without us."""
 

@@ -70,8 +70,7 @@ class Driven(Coroutine[Any, Any, T]):
         try:
             awaited = step(*given)
             if (account := measured()) is not None:
-                with suppress(Exception):  # nothing of a pool we do not know may reach its host
-                    self._errand = _errand(self._coroutine, account)
+                self._errand = _errand(self._coroutine, account)
             return awaited
         finally:
             its.steps -= 1
@@ -119,6 +118,17 @@ def _errand(coroutine: Coroutine[Any, Any, Any], account: Account) -> _Errand | 
     """
     if "anyio" not in sys.modules:
         return None
+    try:
+        thread = _worker(coroutine)
+        if thread is None or thread.ident is None:
+            return None
+        clock, since = clock_of(thread.ident)
+    except Exception:  # nothing of a pool we do not know may reach its host
+        return None
+    return None if clock is None else _Errand(account, clock, since)
+
+
+def _worker(coroutine: Coroutine[Any, Any, Any]) -> Thread | None:
     innermost: Any = None
     awaited: Any = coroutine
     while type(awaited) in (CoroutineType, Driven):  # of another kind, it would run its own code
@@ -127,9 +137,9 @@ def _errand(coroutine: Coroutine[Any, Any, Any], account: Account) -> _Errand | 
         return None
     for variable in gc.get_referents(innermost):
         # by its type: `isinstance` would ask a proxy of the host's what it stands for
-        if issubclass(type(variable), Thread) and variable.ident is not None:
-            clock, since = clock_of(variable.ident)
-            return None if clock is None else _Errand(account, clock, since)
+        if issubclass(type(variable), Thread):
+            thread: Thread = variable
+            return thread
     return None
 
 

@@ -18,7 +18,7 @@ def tag(*, route: str | None = None) -> Iterator[None]:
     """Count what the calling thread does within as one request of *route*.
 
     Within another tag, the inner one has the time. Without a route it is work for the request
-    that the context belongs to, in a thread of a pool.
+    that the context belongs to, in a thread of a pool, which has to leave it, too.
 
     In a coroutine it counts CPU if the coroutine does not wait within, or is driven (see
     `tagged`); else the request only. In a generator, what is done while that waits counts, too.

@@ -9,7 +9,7 @@ handlers and destructors may come in between: an addition to an attribute is one
 import sys
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Protocol
 
 from ox_otel._fork import follow_forks
@@ -37,11 +37,13 @@ class Account:
         template: whose it is.
         weight: how many requests it stands for; 0 if it is not measured itself.
         outer: the account that was at hand when it was opened.
+        before: the one that the thread worked for then.
         meter: the one that works for it, or was the last to do so.
         is_watched: whether it will be lost if its coroutine waits, since nobody drives that.
     """
 
     __slots__ = (
+        "before",
         "began",
         "books",
         "charges",
@@ -63,6 +65,7 @@ class Account:
         self.template = template
         self.outer = outer
         self.weight = weight
+        self.before: Account | None = None
         self.meter: Meter | None = None
         self.is_open = True
         self.is_lost = False
@@ -90,6 +93,11 @@ class Account:
             meter().turn(None)
             self.is_lost = True
 
+    def close(self) -> None:
+        """Let go of all that is not its own; contexts that last may keep it for ever."""
+        self.template = _unknown
+        self.before = self.outer = self.meter = None
+
     def wait(self, elapsed: int, cpu: int) -> int:
         """Return the rest of the time that has *elapsed*, of which it was its own."""
         return max(elapsed - self.inner - cpu, 0)
@@ -107,6 +115,10 @@ class Account:
         return used if its.account is self and its.since == since else 0
 
 
+def _unknown() -> None:
+    return None
+
+
 class Meter:
     """Says whose the CPU of one native thread is.
 
@@ -116,15 +128,17 @@ class Meter:
         clock: the kernel's number for that clock, None where other threads cannot read it.
         follows_switches: whether it turns with the greenlets of the thread.
         steps: how many steps of driven coroutines are being made, one within the other.
+        task: asyncio's, whose step the innermost one is; None if it is no task's.
     """
 
-    __slots__ = ("account", "clock", "follows_switches", "since", "steps")
+    __slots__ = ("account", "clock", "follows_switches", "since", "steps", "task")
 
     def __init__(self) -> None:
         self.account: Account | None = None
         self.since = 0
         self.clock = (~get_native_id() << 3) | 6 if sys.platform == "linux" else None
         self.steps = 0
+        self.task: object = None
         self.follows_switches = False
 
     def turn(self, account: Account | None) -> None:
@@ -153,9 +167,12 @@ def meter() -> Meter:
     return its
 
 
-def measured() -> Account | None:
-    """Return the account at hand, if it is measured, and the request is not over."""
-    account = at_hand.get()
+def measured(context: Context | None = None) -> Account | None:
+    """Return the account at hand, if it is measured, and the request is not over.
+
+    Or the one that is at hand in another *context*.
+    """
+    account = at_hand.get() if context is None else context.get(at_hand)
     return account if account is not None and account.weight and account.is_open else None
 
 

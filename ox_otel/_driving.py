@@ -14,7 +14,7 @@ from threading import Thread
 from types import CoroutineType
 from typing import Any, TypeVar
 
-from ox_otel._accounts import Account, measured, meter
+from ox_otel._accounts import Account, Meter, measured, meter
 from ox_otel._books import books
 from ox_otel._interpreter import clock_of
 
@@ -60,12 +60,13 @@ class Driven(Coroutine[Any, Any, T]):
             self._errand.end()
             self._errand = None
         its, account = meter(), measured()
-        before = its.account
+        before, task = its.account, its.task
         if account is not before:
             its.turn(account)
         if (its_books := books()) is not None:
             its_books.steps += 1 if account is before else 2  # to look for errands is as dear
         its.steps += 1
+        its.task = current_task()
         try:
             awaited = step(*given)
             if (account := measured()) is not None:
@@ -73,6 +74,7 @@ class Driven(Coroutine[Any, Any, T]):
             return awaited
         finally:
             its.steps -= 1
+            its.task = task
             if its.account is not before:
                 its.turn(before)
 
@@ -116,6 +118,17 @@ def _errand(coroutine: Coroutine[Any, Any, Any], account: Account) -> _Errand | 
     """
     if "anyio" not in sys.modules:
         return None
+    try:
+        thread = _worker(coroutine)
+        if thread is None or thread.ident is None:
+            return None
+        clock, since = clock_of(thread.ident)
+    except Exception:  # nothing of a pool we do not know may reach its host
+        return None
+    return None if clock is None else _Errand(account, clock, since)
+
+
+def _worker(coroutine: Coroutine[Any, Any, Any]) -> Thread | None:
     innermost: Any = None
     awaited: Any = coroutine
     while type(awaited) in (CoroutineType, Driven):  # of another kind, it would run its own code
@@ -123,9 +136,10 @@ def _errand(coroutine: Coroutine[Any, Any, Any], account: Account) -> _Errand | 
     if innermost is None or innermost.cr_code.co_name != "run_sync_in_worker_thread":
         return None
     for variable in gc.get_referents(innermost):
-        if isinstance(variable, Thread) and variable.ident is not None:
-            clock, since = clock_of(variable.ident)
-            return None if clock is None else _Errand(account, clock, since)
+        # by its type: `isinstance` would ask a proxy of the host's what it stands for
+        if issubclass(type(variable), Thread):
+            thread: Thread = variable
+            return thread
     return None
 
 
@@ -134,19 +148,48 @@ def driven(coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
     loop = asyncio._get_running_loop()
     if loop is not None:  # as with trio
         follow(loop)
-    return coroutine if meter().steps else Driven(coroutine)
+    return coroutine if is_driven(meter()) else Driven(coroutine)
+
+
+def is_driven(its: Meter) -> bool:
+    """Return whether what runs now is part of a step, and not of a task that began within it."""
+    return its.steps > 0 and its.task is current_task()
+
+
+def current_task() -> object:
+    """Return asyncio's task that runs now, None if none does."""
+    loop = asyncio._get_running_loop()
+    return None if loop is None else asyncio.current_task(loop)
 
 
 def follow(loop: asyncio.AbstractEventLoop) -> None:
-    """Have the tasks that are made on *loop* from now on be driven, unless it makes its own kind."""
-    if loop.get_task_factory() is None:
-        loop.set_task_factory(_driven_task)
+    """Have tasks that requests start on *loop* be driven, unless it makes tasks of its own kind."""
+    with suppress(NotImplementedError):  # asyncio does not ask a loop for more
+        if loop.get_task_factory() is None:
+            loop.set_task_factory(_task_of_a_request)
 
 
-def _driven_task(
+def follow_all(loop: asyncio.AbstractEventLoop) -> None:
+    """Have all tasks that are made on *loop* be driven, since requests begin in some of them."""
+    follow(loop)
+    with suppress(NotImplementedError):
+        if loop.get_task_factory() is _task_of_a_request:
+            loop.set_task_factory(_any_task)
+
+
+def _task_of_a_request(
     loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
 ) -> asyncio.Task[Any]:
+    if books() is not None and measured(options.get("context")) is None:
+        return asyncio.Task(coroutine, loop=loop, **options)  # nobody's
+    return _any_task(loop, coroutine, **options)
+
+
+def _any_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
     if books() is None:  # it is over: leave the loop as it was
-        loop.set_task_factory(None)
-        return asyncio.Task(coroutine, loop=loop, **options)
-    return asyncio.Task(Driven(coroutine), loop=loop, **options)
+        factory = loop.get_task_factory()
+        if factory is _task_of_a_request or factory is _any_task:  # not the host's, calling ours
+            loop.set_task_factory(None)
+    elif asyncio.iscoroutine(coroutine):  # else asyncio refuses it
+        coroutine = Driven(coroutine)
+    return asyncio.Task(coroutine, loop=loop, **options)

@@ -17,6 +17,9 @@ from ox_otel.recorders import OTHER, REST, UNPLACED, Function, Stack
 MAX_LENGTH = 150
 UNKNOWN = "unknown"
 
+_BETWEEN = frozenset({"ox_otel._driving", "ox_otel._tag", "ox_otel.routes"})
+"""Modules of ours whose functions call the host's: in its stacks they tell nothing."""
+
 # C0, DEL, C1 and the two line separators of Unicode pass through Prometheus's escaping unchanged
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -79,7 +82,8 @@ class Names:
     bytecode, which is several times dearer than walking the frame.)
 
     Frames of modules that *include* and *exclude* leave out are taken off the stack: their time
-    counts for the function that called them, or for `OTHER` where there is none.
+    counts for the function that called them, or for `OTHER` where there is none. So are our own
+    that stand between two of the host's.
     """
 
     def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
@@ -110,5 +114,7 @@ class Names:
         self.known = {}
 
     def _shows(self, module: str) -> bool:
+        if module in _BETWEEN:
+            return False
         included = not self._include or any(fnmatchcase(module, g) for g in self._include)
         return included and not any(fnmatchcase(module, g) for g in self._exclude)

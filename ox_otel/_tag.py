@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from ox_otel._accounts import Account, Template, at_hand, measured, meter, turn
+from ox_otel._accounts import Account, Meter, Template, at_hand, measured, meter, turn
 from ox_otel._books import books
 from ox_otel._greenlets import follow_switches
 from ox_otel._notices import warn
@@ -18,10 +18,10 @@ def tag(*, route: str | None = None) -> Iterator[None]:
     """Count what the calling thread does within as one request of *route*.
 
     Within another tag, the inner one has the time. Without a route it is work for the request
-    that the context belongs to, in a thread of a pool.
+    that the context belongs to, in a thread of a pool, which has to leave it, too.
 
     In a coroutine it counts CPU if the coroutine does not wait within, or is driven (see
-    `tagged`); else the request only.
+    `tagged`); else the request only. In a generator, what is done while that waits counts, too.
     """
     if route is None:
         its, before = meter(), meter().account
@@ -29,7 +29,8 @@ def tag(*, route: str | None = None) -> Iterator[None]:
         try:
             yield
         finally:
-            its.turn(before)
+            if meter() is its:  # a generator may be left on another thread, whose time is its own
+                its.turn(before)
         return
     account = begin(lambda: route)
     try:
@@ -62,19 +63,36 @@ def begin(template: Template) -> Account | None:
         return None
     follow_switches(its)
     account = its_books.open_account(template, at_hand.get())
+    account.before = its.account
     at_hand.set(account)
-    turn(its)
-    loop = None if its.steps else _running_loop()
-    if loop is not None and account.weight:
+    loop = _running_loop()
+    if loop is not None and account.weight and not _is_driven(its):
+        if its.steps:  # an eager task within another one's step: that has all of the time
+            account.is_lost = True
+            return account
         _watch(account, loop)
+    turn(its)
     return account
 
 
 def end(account: Account) -> None:
-    """Close the account at hand."""
-    at_hand.set(account.outer)
-    turn(meter())
+    """Close an account, at hand or, if a generator was left late, not any more.
+
+    Its CPU is not known if somebody else had the thread meanwhile, unseen, and has it still.
+    """
+    its = meter()
+    if at_hand.get() is account:
+        at_hand.set(account.outer)
+    if its.account is (account if account.weight else None):
+        before = account.before
+        if before is not None and not before.is_open:
+            before = None
+        if its.account is not before:
+            its.turn(before)
+    elif account.books is books():  # else it was not followed to its end
+        account.is_lost = True
     account.books.close_account(account)
+    account.close()
 
 
 def _running_loop() -> Any:
@@ -82,10 +100,24 @@ def _running_loop() -> Any:
     return asyncio and asyncio._get_running_loop()
 
 
+def _is_driven(its: Meter) -> bool:
+    from ox_otel._driving import is_driven
+
+    return is_driven(its)
+
+
 def _watch(account: Account, loop: Any) -> None:
     """Notice if a coroutine waits that nobody drives: the loop does other work then."""
     from ox_otel._driving import follow
 
-    follow(loop)  # the next one will be driven
+    follow(loop)
     account.is_watched = True
-    loop.call_soon(account.lose)  # before the coroutine goes on, if it waits
+    loop.call_soon(_lose, account, loop)  # before the coroutine goes on, if it waits
+
+
+def _lose(account: Account, loop: Any) -> None:
+    from ox_otel._driving import follow_all
+
+    if account.is_open:
+        account.lose()
+        follow_all(loop)  # the next one will be driven

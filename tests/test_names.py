@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ox_otel import _driving, _tag, routes
 from ox_otel._names import MAX_LENGTH, UNKNOWN, Names, file_of, function_of, valid
 from ox_otel.recorders import OTHER, REST, UNPLACED, Function
 
@@ -169,6 +170,14 @@ def test_excluded_modules_are_taken_off_the_stack() -> None:
     names = Names(exclude=["lib.*"])
 
     assert (Function("app", "f"), Function("app", "f")) == stack(names, "app", "app", "lib.inner")
+
+
+def test_what_measures_requests_is_taken_off_the_stack() -> None:
+    """What we put between two functions of the host does not show."""
+    ours = routes.__name__, _tag.__name__, _driving.__name__
+    assert (Function("app", "f"), Function("app.views", "f")) == stack(
+        Names(), "app", *ours, "app.views", *ours
+    )
 
 
 def test_only_included_modules_are_shown() -> None:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ import ox_otel
 from ox_otel import RouteUsage, _books, routes, tag, tagged
 from ox_otel._accounts import at_hand, measured, meter
 from ox_otel._books import Books, keep, leave
+from ox_otel._driving import Driven
 from ox_otel.recorders import OTHER, UNMATCHED
 
 CLOSE = 0.01
@@ -160,6 +163,83 @@ def test_a_thread_of_a_pool_works_for_the_request(books: Books) -> None:
     assert near(a=0.04) == cpu(books)
 
 
+def tagged_as(route: str) -> Iterator[None]:
+    """Wait within a tag, for whoever goes on."""
+    with tag(route=route):
+        yield
+
+
+def test_a_generator_that_ends_in_another_request(books: Books) -> None:
+    """A tag that is left in the middle of another request takes nothing from it, nor does it gain."""
+    left = tagged_as("/left")
+
+    def request() -> None:
+        burn(0.02)
+        with tag(route="/a"):
+            burn(0.02)
+            left.close()
+            assert measured() is not None
+            burn(0.02)
+
+    copy_context().run(next, left)
+    copy_context().run(request)
+    assert near(left=0.0, a=0.04) == cpu(books)
+
+
+def test_generators_that_take_turns(books: Books) -> None:
+    """Outside of asyncio nobody sees turns; where it shows that there were some, no CPU is guessed."""
+    first, second = tagged_as("/first"), tagged_as("/second")
+    contexts = [Context(), Context()]
+    for context, generator in zip(contexts, (first, second), strict=True):
+        context.run(next, generator)
+        burn(0.02)
+    contexts[0].run(next, first, None)
+    contexts[1].run(next, second, None)
+    assert {"/first": 0.0, "/second": pytest.approx(0.02, abs=CLOSE)} == cpu(books)
+
+
+def test_a_thread_that_worked_for_nobody_does_so_again(books: Books) -> None:
+    """In a thread that has a context only, what comes after a request within is nobody's."""
+
+    def work() -> None:
+        with tag(route="/inner"):
+            burn(0.02)
+        burn(0.05)
+        with tag():
+            burn(0.02)
+
+    with tag(route="/outer"):
+        thread = threading.Thread(target=copy_context().run, args=(work,))
+        thread.start()
+        thread.join()
+    assert near(inner=0.02, outer=0.02) == cpu(books)
+
+
+def test_a_tag_that_is_left_on_another_thread(books: Books) -> None:
+    """Of a generator that goes on elsewhere, what the other thread did before is not its own."""
+
+    def work() -> Iterator[None]:
+        with tag():
+            yield
+
+    entered, generator = [], work()
+
+    def enter() -> None:
+        next(generator)
+        entered.append(meter())
+
+    burn(0.05)
+    with tag(route="/a"):
+        context = copy_context()
+        thread = threading.Thread(target=context.run, args=(enter,))
+        thread.start()
+        thread.join()
+        next(generator, None)
+        burn(0.02)
+    assert near(a=0.02) == cpu(books)
+    assert entered[0] is not meter()
+
+
 # --- Event loops ----------------------------------------------------------------------------------
 
 
@@ -199,7 +279,7 @@ def test_tasks_that_a_request_starts(books: Books) -> None:
 
 
 def test_a_tag_in_a_coroutine_that_is_driven(books: Books) -> None:
-    """In tasks made since the first tag on their loop, a tag is true whoever has turns meanwhile."""
+    """Once one has waited within a tag, tags in tasks made on its loop are true, whoever has turns."""
 
     async def request(n: int) -> None:
         with tag(route=f"/{n}"):
@@ -207,13 +287,40 @@ def test_a_tag_in_a_coroutine_that_is_driven(books: Books) -> None:
 
     async def main() -> None:
         with tag(route="/first"):
-            pass
+            await asyncio.sleep(0)
         await asyncio.gather(*(request(n) for n in (1, 2)), burn_in_turns(0.05))
 
     asyncio.run(main())
     gains = cpu(books)
     del gains["/first"]
     assert near(**{"1": 0.02, "2": 0.04}) == gains
+
+
+def test_tasks_of_nobody_do_not_pay(books: Books) -> None:
+    """A request has its own tasks driven, whatever context they are given, and no others."""
+
+    async def kind() -> type:
+        await asyncio.sleep(0)
+        task = asyncio.current_task()
+        assert task is not None
+        return type(task.get_coro())
+
+    async def request() -> None:
+        bare = asyncio.create_task(kind(), context=Context())
+        assert Driven is await asyncio.create_task(kind())
+        assert Driven is not await bare
+        contexts.append(copy_context())
+
+    async def main() -> None:
+        with tag(route="/short"):
+            pass
+        await tagged(request(), route="/a")
+        assert Driven is not await asyncio.create_task(kind())
+        assert Driven is not await asyncio.create_task(kind(), context=contexts[0])  # it is over
+
+    contexts: list[Context] = []
+    asyncio.run(main())
+    assert books.steps < 20
 
 
 def test_a_tag_in_a_coroutine_that_is_not_driven(
@@ -258,18 +365,74 @@ def test_a_loop_that_makes_tasks_of_its_own_kind(books: Books) -> None:
     assert near(**{"1": 0.02, "2": 0.04}) == cpu(books)
 
 
-def test_the_loop_is_left_as_it_was() -> None:
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks are not eager there")
+def test_an_eager_task_of_the_hosts_own_kind(books: Books) -> None:
+    """It is its parent's until it waits, then no CPU is guessed; `tagged` is true there, too."""
+
+    async def child() -> None:
+        with tag(route="/child"):
+            burn(0.02)
+            await asyncio.sleep(0)
+            burn(0.05)
+        burn(0.05)
+
+    async def parent() -> None:
+        tasks = [asyncio.create_task(child()), asyncio.create_task(soon())]
+        burn(0.02)
+        with tag(route="/within"):
+            await burn_in_turns(0.02)
+        await asyncio.gather(*tasks)
+
+    async def soon() -> None:
+        await tagged(burn_in_turns(0.02), route="/soon")
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        await tagged(parent(), route="/parent")
+
+    asyncio.run(main())
+    assert near(child=0.0, parent=0.04, soon=0.02, within=0.02) == cpu(books)
+
+
+@pytest.mark.parametrize("how", ["tagged", "tag"])
+def test_the_loop_is_left_as_it_was(how: str) -> None:
     """When nobody samples any more, the next task finds the loop as the host made it."""
     new = Books(10, 1)
     keep(new)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        await tagged(asyncio.sleep(0), route="/a")
+        if how == "tagged":
+            await tagged(asyncio.sleep(0), route="/a")
+        else:
+            with tag(route="/a"):
+                await asyncio.sleep(0)
         assert loop.get_task_factory() is not None
         leave(new)
         await asyncio.create_task(asyncio.sleep(0))
         assert loop.get_task_factory() is None
+
+    asyncio.run(main())
+
+
+def test_a_task_factory_that_calls_ours_stays() -> None:
+    """When nobody samples any more, what the host has set meanwhile is not ours to take away."""
+    new = Books(10, 1)
+    keep(new)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        await tagged(asyncio.sleep(0), route="/a")
+        ours = loop.get_task_factory()
+        assert ours is not None
+
+        def factory(loop: Any, coroutine: Any, **options: Any) -> Any:
+            return ours(loop, coroutine, **options)
+
+        loop.set_task_factory(factory)
+        leave(new)
+        await asyncio.create_task(asyncio.sleep(0))
+        assert factory is loop.get_task_factory()
 
     asyncio.run(main())
 
@@ -310,6 +473,34 @@ def test_a_driven_coroutine_is_what_it_was(books: Books) -> None:
     assert ["/a"] == list(settle(books))
 
 
+def test_a_loop_without_task_factories(books: Books, caplog: pytest.LogCaptureFixture) -> None:
+    """A loop that has only what asyncio asks of one is served all the same."""
+
+    class Loop(asyncio.SelectorEventLoop):
+        def get_task_factory(self) -> Any:
+            raise NotImplementedError
+
+    async def main() -> None:
+        await asyncio.gather(*(tagged(burn_in_turns(n / 50), route=f"/{n}") for n in (1, 2)))
+        with tag(route="/tag"):
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(main())
+    assert near(**{"1": 0.02, "2": 0.04, "tag": 0.0}) == cpu(books)
+    assert ["ox_otel"] == [record.name for record in caplog.records]
+
+
+def test_what_is_no_coroutine_is_refused(books: Books) -> None:
+    """To make a task of something else fails at once, as it does without us."""
+
+    async def request() -> None:
+        with pytest.raises(TypeError, match="coroutine"):
+            asyncio.get_running_loop().create_task(5)  # type: ignore[arg-type]
+
+    asyncio.run(tagged(request(), route="/a"))
+
+
 class Odd(Coroutine[Any, Any, str]):
     """A coroutine of a kind of its own, as compiled ones are."""
 
@@ -347,6 +538,42 @@ def test_coroutines_of_other_kinds(books: Books, monkeypatch: pytest.MonkeyPatch
 
     asyncio.run(main())
     assert ["/a", "/b"] == list(settle(books))
+
+
+class Proxy:
+    """What stands for something else, and now for nothing."""
+
+    asked = 0
+
+    @property
+    def __class__(self) -> Any:
+        Proxy.asked += 1
+        raise RuntimeError
+
+
+class Stranger(threading.Thread):
+    """A thread of a kind of its own."""
+
+    @property
+    def ident(self) -> int:
+        """Fail."""
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("kind", [Proxy, Stranger])
+def test_variables_of_other_kinds(
+    books: Books, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a thread is looked for, no proxy is asked, and no error of a thread is the host's."""
+    monkeypatch.setitem(sys.modules, "anyio", asyncio)
+
+    async def run_sync_in_worker_thread(variable: object) -> str:
+        done = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(done.set_result, "done")
+        return await done
+
+    assert "done" == asyncio.run(tagged(run_sync_in_worker_thread(kind()), route="/a"))
+    assert 0 == Proxy.asked
 
 
 def test_a_framework_that_is_not_what_we_think(books: Books) -> None:
@@ -599,6 +826,30 @@ def test_ten_thousand_paths(books: Books) -> None:
     assert len(books._routes) <= 10
 
 
+def test_a_request_that_is_over_holds_nothing(books: Books) -> None:
+    """What goes on in its context keeps nothing of a request, nor of those that it began in."""
+
+    class Environ(dict[str, Any]):
+        """A request that can be waited for to be gone."""
+
+    kept = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        kept.append(copy_context())
+        with tag(route="/inner"):
+            kept.append(copy_context())
+        return []
+
+    environ = Environ()
+    gone = weakref.ref(environ)
+    call(routes.Wsgi(app), environ)
+    del environ
+    assert gone() is None
+    inner = kept[1][at_hand]
+    assert inner is not None
+    assert inner.outer is None
+
+
 def test_names_are_made_valid(books: Books) -> None:
     """Text that no backend takes is made valid before any sees it."""
     with tag(route="/\ud800\n"):
@@ -706,7 +957,7 @@ def test_steps_for_nobody_are_told(books: Books) -> None:
 
     async def main() -> None:
         with tag(route="/a"):
-            pass
+            await asyncio.sleep(0)
         await asyncio.create_task(burn_in_turns(0.0, turns=1000))
 
     asyncio.run(main())

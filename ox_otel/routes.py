@@ -43,11 +43,11 @@ class Wsgi:
         if account is None:
             return self._app(environ, start_response)
 
-        def start(*response: Any) -> Any:
+        def start(status: str, headers: Any, exc_info: Any = None) -> Any:
             route = _flask_template(environ)
             if route is not None:  # Flask forgets it before it returns
                 account.template = lambda: route
-            return start_response(*response)
+            return start_response(status, headers, *((exc_info,) if exc_info else ()))
 
         body: Iterable[bytes] = ()
         try:

@@ -420,6 +420,21 @@ def test_a_wsgi_application(books: Books) -> None:
     assert near(whole=0.02, parts=0.08) == {r: usage.cpu_seconds for r, usage in gains.items()}
 
 
+def test_an_error_of_a_wsgi_application(books: Books) -> None:
+    """What went wrong reaches the server, whether it is given by its place or by its name."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        start_response("500 Oh", [], (Exception, None, None))
+        start_response("501 Oh", [], exc_info=(KeyError, None, None))
+        return []
+
+    started: list[Any] = []
+    routes.Wsgi(app)({}, lambda *response: started.append(response))
+    oh = ("500 Oh", [], (Exception, None, None)), ("501 Oh", [], (KeyError, None, None))
+    assert [("200 OK", []), *oh] == started
+
+
 def test_a_body_that_a_server_does_not_close(books: Books) -> None:
     """The account of a body that is thrown away is closed, too."""
     body = routes.Wsgi(lambda environ, start: iter([b""]))({}, lambda *response: None)

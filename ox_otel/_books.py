@@ -81,8 +81,9 @@ class Books:
         if account.outer is not None:
             account.outer.inner += elapsed
         if not account.is_lost:
+            wait = account.wait(elapsed, account.cpu)  # before it is added: no call within a sum
             route.cpu += account.cpu * account.weight
-            route.wait += account.wait(elapsed, account.cpu) * account.weight
+            route.wait += wait * account.weight
 
     def route(self, name: str | None) -> Route:
         """Return the route of that name, or the one for all that find no place."""

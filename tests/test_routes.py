@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import ox_otel
 from ox_otel import RouteUsage, _books, routes, tag, tagged
-from ox_otel._accounts import at_hand, measured, meter
+from ox_otel._accounts import Account, at_hand, measured, meter
 from ox_otel._books import Books, keep, leave
 from ox_otel.recorders import OTHER, UNMATCHED
 
@@ -654,6 +654,21 @@ def test_a_long_request_shows_while_it_runs(books: Books) -> None:
     if sys.platform == "linux":
         assert first.cpu_seconds == pytest.approx(0.05, abs=CLOSE)
     assert first.cpu_seconds + second.cpu_seconds == pytest.approx(0.05, abs=CLOSE)
+
+
+def test_requests_that_end_at_the_same_time(books: Books) -> None:
+    """One that ends where another one is being counted, on a thread of its own, takes nothing."""
+
+    class Interrupted(Account):
+        def wait(self, elapsed: int, cpu: int) -> int:
+            books.close_account(other)
+            return super().wait(elapsed, cpu)
+
+    other = Account(books, lambda: "/a", None, 1)
+    account = Interrupted(books, lambda: "/a", None, 1)
+    time.sleep(0.02)
+    books.close_account(account)
+    assert 0.04 <= settle(books)["/a"].wait_seconds
 
 
 def test_the_outer_request_under_way_does_not_wait_for_the_inner(books: Books) -> None:

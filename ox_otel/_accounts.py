@@ -19,6 +19,9 @@ from ox_otel._native import get_native_id, local
 class Keeper(Protocol):
     """Who opens accounts, and takes them back."""
 
+    def cancel_account(self, account: "Account") -> None:
+        """Forget a request, which is counted by another account."""
+
     def close_account(self, account: "Account") -> None:
         """Count a request that is over."""
 

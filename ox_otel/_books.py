@@ -67,8 +67,15 @@ class Books:
             self.open[account] = None
         return account
 
+    def cancel_account(self, account: Account) -> None:
+        """Forget a request, which is counted by another account."""
+        account.is_open = False
+        self.open.pop(account, None)
+
     def close_account(self, account: Account) -> None:
-        """Count a request that is over."""
+        """Count a request that is over, unless it is counted already, or cancelled."""
+        if not account.is_open:
+            return
         route = self.route(account.route())
         self.requests += 1
         route.requests += 1

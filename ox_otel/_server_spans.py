@@ -9,7 +9,7 @@ import sys
 from typing import Any
 from weakref import WeakSet
 
-from ox_otel._accounts import Account, at_hand
+from ox_otel._accounts import Account, Template, at_hand
 from ox_otel._tag import begin, end
 from ox_otel.recorders import Batch
 
@@ -20,7 +20,8 @@ MOST_OPEN = 10_000
 class Spans:
     """A span processor: opens an account with each span of a server, and closes it with the span.
 
-    Where a request has an account already, it is named as the span has it.
+    Where a request has an account already, it is named as the span has it. What a middleware of
+    ours counts in place of the span does not count again when the span ends.
     """
 
     def __init__(self) -> None:
@@ -61,6 +62,17 @@ class Spans:
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Do nothing, successfully."""
         return True
+
+
+def begin_instead(template: Template) -> Account | None:
+    """Open an account as `begin` does, in place of the one that the request has from its span.
+
+    That one goes on in no other way: it may be lost on its loop already, and end late.
+    """
+    account = at_hand.get()
+    if account is not None and account.template is _unknown:
+        account.books.cancel_account(account)
+    return begin(template)
 
 
 def _unknown() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from ox_otel._accounts import Account, at_hand, meter, turn
 from ox_otel._books import books
 from ox_otel._driving import driven
-from ox_otel._tag import begin, end
+from ox_otel._server_spans import begin_instead
+from ox_otel._tag import end
 
 Environ = dict[str, Any]
 Scope = MutableMapping[str, Any]
@@ -39,7 +40,7 @@ class Wsgi:
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer a request."""
-        account = begin(lambda: _flask_template(environ))
+        account = begin_instead(lambda: _flask_template(environ))
         if account is None:
             return self._app(environ, start_response)
 
@@ -97,8 +98,7 @@ class _Body:
         self._end()  # a server that does not close what it has been given
 
     def _end(self) -> None:
-        if self._account.is_open:
-            self._account.books.close_account(self._account)
+        self._account.books.close_account(self._account)
 
 
 def _nothing() -> None:
@@ -143,7 +143,7 @@ class Asgi:
             await driven(self._answer(scope, receive, send))
 
     async def _answer(self, scope: Scope, receive: Any, send: Any) -> None:
-        account = begin(lambda: _starlette_template(scope))
+        account = begin_instead(lambda: _starlette_template(scope))
         try:
             await self._app(scope, receive, send)
         finally:
@@ -156,7 +156,7 @@ def django(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
     if not iscoroutinefunction(get_response):
 
         def answer(request: Any) -> Any:
-            account = begin(lambda: _django_template(request))
+            account = begin_instead(lambda: _django_template(request))
             try:
                 return get_response(request)
             finally:
@@ -166,7 +166,7 @@ def django(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return answer
 
     async def answer_within(request: Any) -> Any:
-        account = begin(lambda: _django_template(request))
+        account = begin_instead(lambda: _django_template(request))
         try:
             return await get_response(request)
         finally:

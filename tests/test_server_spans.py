@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, Tracer
 
-from ox_otel import _server_spans, tag
+from ox_otel import _server_spans, routes, tag
 from ox_otel._accounts import at_hand, meter
 from ox_otel._books import Books, keep, leave
 from ox_otel._server_spans import Spans
@@ -99,6 +99,51 @@ def test_a_request_that_has_an_account(books: Books, tracer: Tracer) -> None:
     with tag(route="/tagged"):
         serve(tracer, "/traced")
     assert {"/tagged": 1} == {r: usage.requests for r, usage in books.settle(1.0)[0].items()}
+
+
+def test_a_middleware_within_a_span(books: Books, tracer: Tracer, spans: Spans) -> None:
+    """Where tracing is the outer one, the middleware's account stands for the span's: one request."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        routes.name("/named")
+        burn(0.02)
+        return [b"whole"] if environ["is_whole"] else iter([b"part"])
+
+    for is_whole in (True, False):
+        with tracer.start_as_current_span("request", kind=SpanKind.SERVER):
+            body = routes.Wsgi(app)({"is_whole": is_whole}, None)
+            list(body)
+            if not is_whole:
+                body.close()  # type: ignore[attr-defined]
+    [(route, usage)] = books.settle(1.0)[0].items()
+    assert ("/named", 2) == (route, usage.requests)
+    assert usage.cpu_seconds == pytest.approx(0.04, abs=CLOSE)
+    assert ({}, {}) == (spans._open, books.open)
+
+
+def test_a_middleware_on_a_loop_within_a_span(books: Books, tracer: Tracer) -> None:
+    """So it is on a loop, from the first request on, and in a task that is started in between."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        routes.name("/named")
+        for _ in range(2):
+            burn(0.01)
+            await asyncio.sleep(0)
+
+    async def request(*, in_task: bool) -> None:
+        with tracer.start_as_current_span("request", kind=SpanKind.SERVER):
+            answer = routes.Asgi(app)({"type": "http"}, None, None)
+            await (asyncio.create_task(answer) if in_task else answer)
+        assert None is at_hand.get()
+
+    async def main() -> None:
+        await request(in_task=False)
+        await request(in_task=True)
+
+    asyncio.run(main())
+    [(route, usage)] = books.settle(1.0)[0].items()
+    assert ("/named", 2) == (route, usage.requests)
+    assert usage.cpu_seconds == pytest.approx(0.04, abs=CLOSE)
 
 
 def test_a_span_names_a_request_that_has_no_name(books: Books, tracer: Tracer) -> None:

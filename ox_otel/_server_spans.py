@@ -10,6 +10,8 @@ from typing import Any
 from weakref import WeakSet
 
 from ox_otel._accounts import Account, Template, at_hand
+from ox_otel._books import books
+from ox_otel._fork import follow_forks
 from ox_otel._tag import begin, end
 from ox_otel.recorders import Batch
 
@@ -25,6 +27,11 @@ class Spans:
     """
 
     def __init__(self) -> None:
+        self._begin()
+        follow_forks(self._begin)
+
+    def _begin(self) -> None:
+        """Begin with nothing: in a forked child, too, since what is under way is its parent's."""
         self._open: dict[int, Account] = {}
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:
@@ -32,7 +39,7 @@ class Spans:
         if getattr(span.kind, "name", "") != "SERVER" or len(self._open) >= MOST_OPEN:
             return
         outer = at_hand.get()
-        if outer is None or not outer.is_open:
+        if outer is None or not outer.is_open or outer.books is not books():
             account = begin(_unknown)
             if account is not None:
                 self._open[_number(span)] = account

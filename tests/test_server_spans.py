@@ -1,6 +1,7 @@
 """Routes from OpenTelemetry's spans: an application that is traced needs nothing of ours."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -229,3 +230,36 @@ print(len(trace.get_tracer_provider()._active_span_processor._span_processors))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ("1\n1\n1\n", "") == (done.stdout, done.stderr)
+
+
+CHILD = """
+import os
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanKind
+from ox_otel import tag
+from ox_otel._books import Books, keep
+from ox_otel._server_spans import Spans
+provider, spans = TracerProvider(), Spans()
+provider.add_span_processor(spans)
+serve = lambda: provider.get_tracer("program").start_as_current_span("it", kind=SpanKind.SERVER)
+keep(Books(10, 1))
+forgotten = provider.get_tracer("program").start_span("forgotten", kind=SpanKind.SERVER)
+with tag(route="/parent"):
+    pid = os.fork()
+    if pid == 0:
+        print(len(spans._open))
+        own = Books(10, 1)
+        keep(own)
+        with serve() as span:
+            span.set_attribute("http.route", "/child")
+        print({route: usage.requests for route, usage in own.settle(1.0)[0].items()}, flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_that_is_forked_within_a_request() -> None:
+    """The request is the parent's; the child's own spans are requests of the child."""
+    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, timeout=60)
+    assert ("0\n{'/child': 1}\n", "") == (done.stdout, done.stderr)

@@ -719,6 +719,30 @@ def test_measuring_keeps_its_budget() -> None:
     assert 0.5 * spent < usage.cpu_seconds < 1.5 * spent
 
 
+def test_what_a_long_request_costs_is_told_while_it_runs(books: Books) -> None:
+    """The charges of a stream count when they are made, not in one heap when it is over."""
+    with tag(route="/stream"):
+        for _ in range(100):
+            with tag():
+                meter().turn(None)
+        assert 100 <= books.charges
+        assert books.settle(1.0)[1] > 0
+    assert books.charges < 10
+
+
+def test_frequent_scrapes_set_no_weights() -> None:
+    """How many requests are measured is decided by half a second of them, never by a moment."""
+    books = Books(10, 0.001)
+    for _ in range(4):
+        books.charges = 1000
+        books.settle(0.1)
+        assert 1 == books._weight
+    books.settle(0.1)
+    assert books._weight > 2
+    books.settle(1.0)
+    assert 1 == books._weight
+
+
 def test_what_measuring_costs_is_told(books: Books) -> None:
     """The cost that is published is about what the calling thread has spent."""
     _books._costs()

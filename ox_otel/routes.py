@@ -50,10 +50,11 @@ class Wsgi:
                 account.template = lambda: route
             return start_response(status, headers, *((exc_info,) if exc_info else ()))
 
+        files = _Files(environ)
         body: Iterable[bytes] = ()
         try:
             body = self._app(environ, start)
-            if not _is_whole(body, environ):
+            if not isinstance(body, (list, tuple)) and body not in files:
                 body = _Body(body, account)
         finally:
             if isinstance(body, _Body):
@@ -63,12 +64,27 @@ class Wsgi:
         return body
 
 
-def _is_whole(body: Iterable[bytes], environ: Environ) -> bool:
-    """Return whether nothing is left to do for a body, or only the server's part of it."""
-    wrapper = environ.get("wsgi.file_wrapper")
-    return isinstance(body, (list, tuple)) or (
-        isinstance(wrapper, type) and isinstance(body, wrapper)
-    )
+class _Files:
+    """What a server's `wsgi.file_wrapper` has made of files, to be sent by its own means.
+
+    A server knows it by its type, or, as uWSGI, by the very object that a function of its returned.
+    """
+
+    def __init__(self, environ: Environ) -> None:
+        self._wrapper: Any = environ.get("wsgi.file_wrapper")
+        self._made: list[Any] = []
+        if self._wrapper is not None and not isinstance(self._wrapper, type):
+            environ["wsgi.file_wrapper"] = self._make
+
+    def __contains__(self, body: object) -> bool:
+        if isinstance(self._wrapper, type):
+            return isinstance(body, self._wrapper)
+        return any(body is made for made in self._made)
+
+    def _make(self, *file: Any) -> Any:
+        made = self._wrapper(*file)
+        self._made.append(made)
+        return made
 
 
 class _Body:

@@ -457,6 +457,30 @@ def test_a_file_is_left_to_the_server(books: Books) -> None:
     assert 1 == settle(books)[UNMATCHED].requests
 
 
+def test_a_file_of_a_server_that_knows_it_by_identity(books: Books) -> None:
+    """So it is where the server has a function for files (uWSGI, mod_wsgi), and for nothing else."""
+
+    class File:
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"part"])
+
+    def wrap(file: Any, block_size: int) -> File:
+        assert ("file", 4096) == (file, block_size)
+        return File()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        file = environ["wsgi.file_wrapper"]("file", 4096)
+        return file if environ["is_file"] else File()
+
+    for is_file in (True, False):
+        body = routes.Wsgi(app)({"wsgi.file_wrapper": wrap, "is_file": is_file}, None)
+        assert is_file is (type(body) is File)
+        assert [b"part"] == list(body)
+        assert (0 if is_file else 1) == len(books.open)
+        del body
+    assert 2 == settle(books)[UNMATCHED].requests
+
+
 def test_an_asgi_application(books: Books) -> None:
     """Requests that take turns are told apart; what is no request of HTTP passes through."""
     scopes = []

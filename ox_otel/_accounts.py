@@ -121,18 +121,18 @@ class Meter:
         account: whose it has been since the last turn.
         since: what the clock of the thread was then, in nanoseconds.
         clock: the kernel's number for that clock, None where other threads cannot read it.
-        follows_switches: whether it turns with the greenlets of the thread.
+        switches: what makes it turn with the greenlets of the thread.
         steps: how many steps of driven coroutines are being made, one within the other.
     """
 
-    __slots__ = ("account", "clock", "follows_switches", "since", "steps")
+    __slots__ = ("account", "clock", "since", "steps", "switches")
 
     def __init__(self) -> None:
         self.account: Account | None = None
         self.since = 0
         self.clock = (~get_native_id() << 3) | 6 if sys.platform == "linux" else None
         self.steps = 0
-        self.follows_switches = False
+        self.switches: object = None
 
     def turn(self, account: Account | None) -> None:
         """Work for *account* from now on; charge what was used up to now to the one before."""

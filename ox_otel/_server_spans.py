@@ -104,4 +104,11 @@ class SpanFollower:
         provider: Any = getattr(sys.modules.get("opentelemetry.trace"), "_TRACER_PROVIDER", None)
         if hasattr(provider, "add_span_processor") and provider not in _followed:
             _followed.add(provider)
-            provider.add_span_processor(_spans)
+            if not _is_concurrent(provider):
+                provider.add_span_processor(_spans)
+
+
+def _is_concurrent(provider: Any) -> bool:
+    """Return whether it calls span processors on threads of its own, where no request is at hand."""
+    processor = getattr(provider, "_active_span_processor", None)
+    return type(processor).__name__ == "ConcurrentMultiSpanProcessor"

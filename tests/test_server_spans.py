@@ -10,15 +10,15 @@ from contextvars import copy_context
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, Tracer
 
 from ox_otel import _server_spans, routes, tag
 from ox_otel._accounts import at_hand, meter
 from ox_otel._books import Books, keep, leave
-from ox_otel._server_spans import Spans
-from ox_otel.recorders import UNMATCHED
+from ox_otel._server_spans import SpanFollower, Spans
+from ox_otel.recorders import UNMATCHED, Batch
 
 CLOSE = 0.01
 """Seconds of CPU that a request may be off."""
@@ -230,6 +230,16 @@ print(len(trace.get_tracer_provider()._active_span_processor._span_processors))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ("1\n1\n1\n", "") == (done.stdout, done.stderr)
+
+
+def test_a_provider_with_threads_for_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider that calls processors elsewhere than where a span begins is not followed."""
+    for processor, followed in ((None, 1), (ConcurrentMultiSpanProcessor(), 0)):
+        provider = TracerProvider(active_span_processor=processor, shutdown_on_exit=False)
+        monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", provider)
+        SpanFollower().record(Batch())
+        assert followed == len(provider._active_span_processor._span_processors)
+        provider.shutdown()
 
 
 CHILD = """

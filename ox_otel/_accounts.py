@@ -17,7 +17,16 @@ from ox_otel._native import get_native_id, local
 
 
 class Keeper(Protocol):
-    """Who opens accounts, and takes them back."""
+    """Who opens accounts, and takes them back.
+
+    Attributes:
+        charges: how often CPU was charged.
+    """
+
+    charges: int
+
+    def cancel_account(self, account: "Account") -> None:
+        """Forget a request, which is counted by another account."""
 
     def close_account(self, account: "Account") -> None:
         """Count a request that is over."""
@@ -46,7 +55,6 @@ class Account:
         "before",
         "began",
         "books",
-        "charges",
         "cpu",
         "inner",
         "is_lost",
@@ -70,14 +78,13 @@ class Account:
         self.is_open = True
         self.is_lost = False
         self.is_watched = False
-        self.charges = 0
         self.cpu = 0
         self.inner = 0  # time that accounts opened within have taken
         self.began = time.monotonic_ns()
 
     def charge(self, used: int) -> None:
         """Take so much CPU; what comes when the request is over, nobody counts."""
-        self.charges += 1
+        self.books.charges += 1  # now, and not in the end: a stream may last for hours
         self.cpu += used
 
     def route(self) -> str | None:
@@ -126,12 +133,12 @@ class Meter:
         account: whose it has been since the last turn.
         since: what the clock of the thread was then, in nanoseconds.
         clock: the kernel's number for that clock, None where other threads cannot read it.
-        follows_switches: whether it turns with the greenlets of the thread.
+        switches: what makes it turn with the greenlets of the thread.
         steps: how many steps of driven coroutines are being made, one within the other.
         task: asyncio's, whose step the innermost one is; None if it is no task's.
     """
 
-    __slots__ = ("account", "clock", "follows_switches", "since", "steps", "task")
+    __slots__ = ("account", "clock", "since", "steps", "switches", "task")
 
     def __init__(self) -> None:
         self.account: Account | None = None
@@ -139,7 +146,7 @@ class Meter:
         self.clock = (~get_native_id() << 3) | 6 if sys.platform == "linux" else None
         self.steps = 0
         self.task: object = None
-        self.follows_switches = False
+        self.switches: object = None
 
     def turn(self, account: Account | None) -> None:
         """Work for *account* from now on; charge what was used up to now to the one before."""

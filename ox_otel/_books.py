@@ -20,6 +20,9 @@ _SHARE = 0.25
 
 _MOST_WEIGHT = 1000
 
+_WINDOW = 0.5
+"""Seconds after which weights are set anew: in less, a single request looks like a flood."""
+
 _STEP = 0.4
 """What a step of a coroutine costs in charges, beside that of one that is measured."""
 
@@ -50,6 +53,8 @@ class Books:
         self._limit = limit
         self._allowed = budget * _SHARE
         self._weight = 1
+        self._window = 0.0  # seconds since the weight was set
+        self._weighed = 0  # charges in them
         self._routes: dict[str, Route] = {}
         self._rest = Route(OTHER)
         self._published: dict[str, tuple[int, ...]] = {}
@@ -67,22 +72,29 @@ class Books:
             self.open[account] = None
         return account
 
+    def cancel_account(self, account: Account) -> None:
+        """Forget a request, which is counted by another account."""
+        account.is_open = False
+        self.open.pop(account, None)
+
     def close_account(self, account: Account) -> None:
-        """Count a request that is over."""
+        """Count a request that is over, unless it is counted already, or cancelled."""
+        if not account.is_open:
+            return
         route = self.route(account.route())
         self.requests += 1
         route.requests += 1
         account.is_open = False
         if not account.weight:
             return
-        self.charges += account.charges
         self.open.pop(account, None)  # before it is added: nothing counts twice
         elapsed = time.monotonic_ns() - account.began
         if account.outer is not None:
             account.outer.inner += elapsed
         if not account.is_lost:
+            wait = account.wait(elapsed, account.cpu)  # before it is added: no call within a sum
             route.cpu += account.cpu * account.weight
-            route.wait += account.wait(elapsed, account.cpu) * account.weight
+            route.wait += wait * account.weight
 
     def route(self, name: str | None) -> Route:
         """Return the route of that name, or the one for all that find no place."""
@@ -139,15 +151,22 @@ class Books:
         charges, self.charges = self.charges, 0
         requests, self.requests = self.requests, 0
         steps, self.steps = self.steps, 0
+        self._window += seconds
+        self._weighed += charges
+        if self._window >= _WINDOW:
+            self._set_weight()
         if not requests and not charges and not steps:
             return 0.0
         turn, account = _costs()
-        cost = (charges + steps * _STEP) * turn + requests * account
-        if seconds > 0:
-            measuring = charges * turn * (1 + 2 * _STEP)
-            wanted = measuring * self._weight / (self._allowed * seconds)
-            self._weight = min(max(ceil(wanted), 1), _MOST_WEIGHT)
-        return cost
+        return (charges + steps * _STEP) * turn + requests * account
+
+    def _set_weight(self) -> None:
+        wanted = 0.0
+        if self._weighed:
+            measuring = self._weighed * _costs()[0] * (1 + 2 * _STEP)
+            wanted = measuring * self._weight / (self._allowed * self._window)
+        self._weight = min(max(ceil(wanted), 1), _MOST_WEIGHT)
+        self._window, self._weighed = 0.0, 0
 
 
 def _sums(first: Iterable[int], second: Iterable[int]) -> tuple[int, ...]:

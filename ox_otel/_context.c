@@ -1,8 +1,8 @@
 /* The context that is current on another thread: what `contextvars` shows of the calling one only.
 
-   A thread's state points to it. Whoever changes that pointer, or ends a thread, has the GIL, and so
-   have we. asyncio's tasks and greenlets each have a context of their own, which is current while
-   they run. */
+   A thread's state points to it. Whoever changes that pointer has the GIL, and so have we. Threads of C
+   may come and go without it, so the list of states is only read, and nothing of a state is kept.
+   asyncio's tasks and greenlets each have a context of their own, which is current while they run. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

@@ -9,7 +9,9 @@ import sys
 from typing import Any
 from weakref import WeakSet
 
-from ox_otel._accounts import Account, at_hand
+from ox_otel._accounts import Account, Template, at_hand
+from ox_otel._books import books
+from ox_otel._fork import follow_forks
 from ox_otel._tag import begin, end
 from ox_otel.recorders import Batch
 
@@ -20,10 +22,16 @@ MOST_OPEN = 10_000
 class Spans:
     """A span processor: opens an account with each span of a server, and closes it with the span.
 
-    Where a request has an account already, it is named as the span has it.
+    Where a request has an account already, it is named as the span has it. What a middleware of
+    ours counts in place of the span does not count again when the span ends.
     """
 
     def __init__(self) -> None:
+        self._begin()
+        follow_forks(self._begin)
+
+    def _begin(self) -> None:
+        """Begin with nothing: in a forked child, too, since what is under way is its parent's."""
         self._open: dict[int, Account] = {}
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:
@@ -31,7 +39,7 @@ class Spans:
         if getattr(span.kind, "name", "") != "SERVER" or len(self._open) >= MOST_OPEN:
             return
         outer = at_hand.get()
-        if outer is None or not outer.is_open:
+        if outer is None or not outer.is_open or outer.books is not books():
             account = begin(_unknown)
             if account is not None:
                 self._open[_number(span)] = account
@@ -63,6 +71,17 @@ class Spans:
         return True
 
 
+def begin_instead(template: Template) -> Account | None:
+    """Open an account as `begin` does, in place of the one that the request has from its span.
+
+    That one goes on in no other way: it may be lost on its loop already, and end late.
+    """
+    account = at_hand.get()
+    if account is not None and account.template is _unknown:
+        account.books.cancel_account(account)
+    return begin(template)
+
+
 def _unknown() -> None:
     return None
 
@@ -85,4 +104,11 @@ class SpanFollower:
         provider: Any = getattr(sys.modules.get("opentelemetry.trace"), "_TRACER_PROVIDER", None)
         if hasattr(provider, "add_span_processor") and provider not in _followed:
             _followed.add(provider)
-            provider.add_span_processor(_spans)
+            if not _is_concurrent(provider):
+                provider.add_span_processor(_spans)
+
+
+def _is_concurrent(provider: Any) -> bool:
+    """Return whether it calls span processors on threads of its own, where no request is at hand."""
+    processor = getattr(provider, "_active_span_processor", None)
+    return type(processor).__name__ == "ConcurrentMultiSpanProcessor"

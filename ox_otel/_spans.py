@@ -1,8 +1,8 @@
 """Whose work was it? The span of OpenTelemetry that is current on a thread that is seen.
 
-Nothing is hooked into the host's tracing: the thread's own context is asked, as code that runs there
-would ask it, by OpenTelemetry's API. So it is the span of the very task or greenlet that runs, and a
-span that was only started, and never made current, is none. Of spans nothing is kept but numbers.
+Nothing is hooked for that: the thread's own context is asked, as code that runs there would ask it,
+by OpenTelemetry's API. So it is the span of the very task or greenlet that runs, and a span that was
+only started, and never made current, is none. Of spans nothing is kept but numbers.
 
 To see the context of another thread needs an extension, which not every installation has: without it
 no span is known.

@@ -45,6 +45,11 @@ An SDK makes an instrument of one name only once, with the callbacks it got then
 knows no way to take it away: instruments outlive the recorder that they were made for.
 """
 
+_left: dict[MeterProvider | None, Batch] = {}
+"""What the recorder before has counted on each provider: there sums go on, or they would fall."""
+
+follow_forks(_left.clear)  # as the figures of a child begin anew
+
 
 class OtelRecorder:
     """Publishes what *profiler* finds as `ox_profile.*`, until `close` or the provider's next one.
@@ -70,6 +75,9 @@ class OtelRecorder:
         self._begin()
         follow_forks(self._begin)
         is_new = provider not in _publishing
+        if (former := _publishing.get(provider)) is not None:
+            former.close()
+        self._counts.record(self._pruning.prune(_left.pop(provider, Batch())))
         _publishing[provider] = self
         if is_new:
             _create_instruments(provider)
@@ -86,6 +94,7 @@ class OtelRecorder:
         """Publish nothing more."""
         if _publishing[self._provider] is self:
             _publishing[self._provider] = None
+            _left[self._provider] = self._counts.snapshot()
 
     def record(self, batch: Batch) -> None:
         """Add *batch* to what the next collection observes, in what an SDK has room for."""

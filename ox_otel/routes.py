@@ -12,7 +12,8 @@ from typing import Any
 from ox_otel._accounts import Account, at_hand, meter, turn
 from ox_otel._books import books
 from ox_otel._driving import driven
-from ox_otel._tag import begin, end
+from ox_otel._server_spans import begin_instead
+from ox_otel._tag import end
 
 Environ = dict[str, Any]
 Scope = MutableMapping[str, Any]
@@ -39,20 +40,21 @@ class Wsgi:
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer a request."""
-        account = begin(lambda: _flask_template(environ))
+        account = begin_instead(lambda: _flask_template(environ))
         if account is None:
             return self._app(environ, start_response)
 
-        def start(*response: Any) -> Any:
+        def start(status: str, headers: Any, exc_info: Any = None) -> Any:
             route = _flask_template(environ)
             if route is not None:  # Flask forgets it before it returns
                 account.template = lambda: route
-            return start_response(*response)
+            return start_response(status, headers, *((exc_info,) if exc_info else ()))
 
+        files = _Files(environ)
         body: Iterable[bytes] = ()
         try:
             body = self._app(environ, start)
-            if not _is_whole(body, environ):
+            if not isinstance(body, (list, tuple)) and body not in files:
                 body = _Body(body, account)
         finally:
             if isinstance(body, _Body):
@@ -62,12 +64,27 @@ class Wsgi:
         return body
 
 
-def _is_whole(body: Iterable[bytes], environ: Environ) -> bool:
-    """Return whether nothing is left to do for a body, or only the server's part of it."""
-    wrapper = environ.get("wsgi.file_wrapper")
-    return isinstance(body, (list, tuple)) or (
-        isinstance(wrapper, type) and isinstance(body, wrapper)
-    )
+class _Files:
+    """What a server's `wsgi.file_wrapper` has made of files, to be sent by its own means.
+
+    A server knows it by its type, or, as uWSGI, by the very object that a function of its returned.
+    """
+
+    def __init__(self, environ: Environ) -> None:
+        self._wrapper: Any = environ.get("wsgi.file_wrapper")
+        self._made: list[Any] = []
+        if self._wrapper is not None and not isinstance(self._wrapper, type):
+            environ["wsgi.file_wrapper"] = self._make
+
+    def __contains__(self, body: object) -> bool:
+        if isinstance(self._wrapper, type):
+            return isinstance(body, self._wrapper)
+        return any(body is made for made in self._made)
+
+    def _make(self, *file: Any) -> Any:
+        made = self._wrapper(*file)
+        self._made.append(made)
+        return made
 
 
 class _Body:
@@ -97,8 +114,7 @@ class _Body:
         self._end()  # a server that does not close what it has been given
 
     def _end(self) -> None:
-        if self._account.is_open:
-            self._account.books.close_account(self._account)
+        self._account.books.close_account(self._account)
 
 
 def _nothing() -> None:
@@ -143,7 +159,7 @@ class Asgi:
             await driven(self._answer(scope, receive, send))
 
     async def _answer(self, scope: Scope, receive: Any, send: Any) -> None:
-        account = begin(lambda: _starlette_template(scope))
+        account = begin_instead(lambda: _starlette_template(scope))
         try:
             await self._app(scope, receive, send)
         finally:
@@ -156,7 +172,7 @@ def django(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
     if not iscoroutinefunction(get_response):
 
         def answer(request: Any) -> Any:
-            account = begin(lambda: _django_template(request))
+            account = begin_instead(lambda: _django_template(request))
             try:
                 return get_response(request)
             finally:
@@ -166,7 +182,7 @@ def django(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return answer
 
     async def answer_within(request: Any) -> Any:
-        account = begin(lambda: _django_template(request))
+        account = begin_instead(lambda: _django_template(request))
         try:
             return await get_response(request)
         finally:

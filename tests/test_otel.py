@@ -1,5 +1,6 @@
 """The OpenTelemetry recorder: on the host's own provider, within the limits of any SDK."""
 
+import os
 import subprocess
 import sys
 import time
@@ -7,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
+from opentelemetry.sdk.metrics import MeterProvider, ObservableCounter
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, Metric
 
 from ox_otel import (
     Batch,
@@ -243,8 +244,47 @@ def test_a_second_recorder_takes_over(
     second = OtelRecorder(Profiler(Settings()), host.provider)
     second.record(Batch({COLD: used(3)}))
     recorder.close()
-    assert {("shop.cold",): 3} == host.values("hits")
+    recorder.record(Batch({HOT: used(1)}))
+    assert {(str(HOT),): 8, ("shop.cold",): 3} == host.values("hits")
     assert [] == caplog.messages
+
+
+def test_sums_go_on_with_the_next_recorder() -> None:
+    """Who takes the profiler away and puts it back sees no sum fall: no delta is negative."""
+    reader = InMemoryMetricReader({ObservableCounter: AggregationTemporality.DELTA})
+    host = Host(MeterProvider([reader], shutdown_on_exit=False), reader)
+    seen = Exemplar("ab" * 16, "cd" * 8, 1.0, 1.0)
+    name = str(HOT)
+    for hits in (8, 3, 2):
+        recorder = OtelRecorder(Profiler(Settings()), host.provider)
+        assert {} == recorder._exemplars
+        recorder.record(Batch({HOT: used(hits)}, tree={ROOT: 1}, exemplars={HOT: seen}))
+        assert {(name,): hits} == host.values("hits")
+        recorder.close()
+        assert {} == host.values("hits")
+
+
+CHILD = """
+import os
+from opentelemetry.sdk.metrics import MeterProvider
+from ox_otel import Batch, Profiler, Settings
+from ox_otel.otel import OtelRecorder
+provider = MeterProvider(shutdown_on_exit=False)
+recorder = OtelRecorder(Profiler(Settings()), provider)
+recorder.record(Batch(samples=7))
+recorder.close()
+if os.fork() == 0:
+    print(OtelRecorder(Profiler(Settings()), provider)._counts.snapshot().samples, flush=True)
+    os._exit(0)
+os.wait()
+print(OtelRecorder(Profiler(Settings()), provider)._counts.snapshot().samples)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_sums_of_a_parent_do_not_go_on_in_a_child() -> None:
+    """What a parent has counted is the parent's, whoever installs a recorder in the child."""
+    assert ["0", "7"] == run(CHILD)
 
 
 def test_instruments_are_made_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import ox_otel
 from ox_otel import RouteUsage, _books, routes, tag, tagged
-from ox_otel._accounts import at_hand, measured, meter
+from ox_otel._accounts import Account, at_hand, measured, meter
 from ox_otel._books import Books, keep, leave
 from ox_otel._driving import Driven
 from ox_otel.recorders import OTHER, UNMATCHED
@@ -647,6 +647,21 @@ def test_a_wsgi_application(books: Books) -> None:
     assert near(whole=0.02, parts=0.08) == {r: usage.cpu_seconds for r, usage in gains.items()}
 
 
+def test_an_error_of_a_wsgi_application(books: Books) -> None:
+    """What went wrong reaches the server, whether it is given by its place or by its name."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        start_response("500 Oh", [], (Exception, None, None))
+        start_response("501 Oh", [], exc_info=(KeyError, None, None))
+        return []
+
+    started: list[Any] = []
+    routes.Wsgi(app)({}, lambda *response: started.append(response))
+    oh = ("500 Oh", [], (Exception, None, None)), ("501 Oh", [], (KeyError, None, None))
+    assert [("200 OK", []), *oh] == started
+
+
 def test_a_body_that_a_server_does_not_close(books: Books) -> None:
     """The account of a body that is thrown away is closed, too."""
     body = routes.Wsgi(lambda environ, start: iter([b""]))({}, lambda *response: None)
@@ -667,6 +682,30 @@ def test_a_file_is_left_to_the_server(books: Books) -> None:
     app = routes.Wsgi(lambda environ, start: file)
     assert file is app({"wsgi.file_wrapper": Wrapper}, None)
     assert 1 == settle(books)[UNMATCHED].requests
+
+
+def test_a_file_of_a_server_that_knows_it_by_identity(books: Books) -> None:
+    """So it is where the server has a function for files (uWSGI, mod_wsgi), and for nothing else."""
+
+    class File:
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"part"])
+
+    def wrap(file: Any, block_size: int) -> File:
+        assert ("file", 4096) == (file, block_size)
+        return File()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        file = environ["wsgi.file_wrapper"]("file", 4096)
+        return file if environ["is_file"] else File()
+
+    for is_file in (True, False):
+        body = routes.Wsgi(app)({"wsgi.file_wrapper": wrap, "is_file": is_file}, None)
+        assert is_file is (type(body) is File)
+        assert [b"part"] == list(body)
+        assert (0 if is_file else 1) == len(books.open)
+        del body
+    assert 2 == settle(books)[UNMATCHED].requests
 
 
 def test_an_asgi_application(books: Books) -> None:
@@ -892,6 +931,21 @@ def test_a_long_request_shows_while_it_runs(books: Books) -> None:
     assert first.cpu_seconds + second.cpu_seconds == pytest.approx(0.05, abs=CLOSE)
 
 
+def test_requests_that_end_at_the_same_time(books: Books) -> None:
+    """One that ends where another one is being counted, on a thread of its own, takes nothing."""
+
+    class Interrupted(Account):
+        def wait(self, elapsed: int, cpu: int) -> int:
+            books.close_account(other)
+            return super().wait(elapsed, cpu)
+
+    other = Account(books, lambda: "/a", None, 1)
+    account = Interrupted(books, lambda: "/a", None, 1)
+    time.sleep(0.02)
+    books.close_account(account)
+    assert 0.04 <= settle(books)["/a"].wait_seconds
+
+
 def test_the_outer_request_under_way_does_not_wait_for_the_inner(books: Books) -> None:
     """While an inner request is under way, the wait is not the outer one's."""
     waited = 0.0
@@ -938,6 +992,30 @@ def test_measuring_keeps_its_budget() -> None:
     assert 200 * weight == usage.requests
     assert 100 < charges < 400
     assert 0.5 * spent < usage.cpu_seconds < 1.5 * spent
+
+
+def test_what_a_long_request_costs_is_told_while_it_runs(books: Books) -> None:
+    """The charges of a stream count when they are made, not in one heap when it is over."""
+    with tag(route="/stream"):
+        for _ in range(100):
+            with tag():
+                meter().turn(None)
+        assert 100 <= books.charges
+        assert books.settle(1.0)[1] > 0
+    assert books.charges < 10
+
+
+def test_frequent_scrapes_set_no_weights() -> None:
+    """How many requests are measured is decided by half a second of them, never by a moment."""
+    books = Books(10, 0.001)
+    for _ in range(4):
+        books.charges = 1000
+        books.settle(0.1)
+        assert 1 == books._weight
+    books.settle(0.1)
+    assert books._weight > 2
+    books.settle(1.0)
+    assert 1 == books._weight
 
 
 def test_what_measuring_costs_is_told(books: Books) -> None:

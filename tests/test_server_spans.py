@@ -1,6 +1,7 @@
 """Routes from OpenTelemetry's spans: an application that is traced needs nothing of ours."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -9,15 +10,15 @@ from contextvars import copy_context
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, Tracer
 
-from ox_otel import _server_spans, tag
+from ox_otel import _server_spans, routes, tag
 from ox_otel._accounts import at_hand, meter
 from ox_otel._books import Books, keep, leave
-from ox_otel._server_spans import Spans
-from ox_otel.recorders import UNMATCHED
+from ox_otel._server_spans import SpanFollower, Spans
+from ox_otel.recorders import UNMATCHED, Batch
 
 CLOSE = 0.01
 """Seconds of CPU that a request may be off."""
@@ -99,6 +100,51 @@ def test_a_request_that_has_an_account(books: Books, tracer: Tracer) -> None:
     with tag(route="/tagged"):
         serve(tracer, "/traced")
     assert {"/tagged": 1} == {r: usage.requests for r, usage in books.settle(1.0)[0].items()}
+
+
+def test_a_middleware_within_a_span(books: Books, tracer: Tracer, spans: Spans) -> None:
+    """Where tracing is the outer one, the middleware's account stands for the span's: one request."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        routes.name("/named")
+        burn(0.02)
+        return [b"whole"] if environ["is_whole"] else iter([b"part"])
+
+    for is_whole in (True, False):
+        with tracer.start_as_current_span("request", kind=SpanKind.SERVER):
+            body = routes.Wsgi(app)({"is_whole": is_whole}, None)
+            list(body)
+            if not is_whole:
+                body.close()  # type: ignore[attr-defined]
+    [(route, usage)] = books.settle(1.0)[0].items()
+    assert ("/named", 2) == (route, usage.requests)
+    assert usage.cpu_seconds == pytest.approx(0.04, abs=CLOSE)
+    assert ({}, {}) == (spans._open, books.open)
+
+
+def test_a_middleware_on_a_loop_within_a_span(books: Books, tracer: Tracer) -> None:
+    """So it is on a loop, from the first request on, and in a task that is started in between."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        routes.name("/named")
+        for _ in range(2):
+            burn(0.01)
+            await asyncio.sleep(0)
+
+    async def request(*, in_task: bool) -> None:
+        with tracer.start_as_current_span("request", kind=SpanKind.SERVER):
+            answer = routes.Asgi(app)({"type": "http"}, None, None)
+            await (asyncio.create_task(answer) if in_task else answer)
+        assert None is at_hand.get()
+
+    async def main() -> None:
+        await request(in_task=False)
+        await request(in_task=True)
+
+    asyncio.run(main())
+    [(route, usage)] = books.settle(1.0)[0].items()
+    assert ("/named", 2) == (route, usage.requests)
+    assert usage.cpu_seconds == pytest.approx(0.04, abs=CLOSE)
 
 
 def test_a_span_names_a_request_that_has_no_name(books: Books, tracer: Tracer) -> None:
@@ -184,3 +230,46 @@ print(len(trace.get_tracer_provider()._active_span_processor._span_processors))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ("1\n1\n1\n", "") == (done.stdout, done.stderr)
+
+
+def test_a_provider_with_threads_for_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider that calls processors elsewhere than where a span begins is not followed."""
+    for processor, followed in ((None, 1), (ConcurrentMultiSpanProcessor(), 0)):
+        provider = TracerProvider(active_span_processor=processor, shutdown_on_exit=False)
+        monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", provider)
+        SpanFollower().record(Batch())
+        assert followed == len(provider._active_span_processor._span_processors)
+        provider.shutdown()
+
+
+CHILD = """
+import os
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanKind
+from ox_otel import tag
+from ox_otel._books import Books, keep
+from ox_otel._server_spans import Spans
+provider, spans = TracerProvider(), Spans()
+provider.add_span_processor(spans)
+serve = lambda: provider.get_tracer("program").start_as_current_span("it", kind=SpanKind.SERVER)
+keep(Books(10, 1))
+forgotten = provider.get_tracer("program").start_span("forgotten", kind=SpanKind.SERVER)
+with tag(route="/parent"):
+    pid = os.fork()
+    if pid == 0:
+        print(len(spans._open))
+        own = Books(10, 1)
+        keep(own)
+        with serve() as span:
+            span.set_attribute("http.route", "/child")
+        print({route: usage.requests for route, usage in own.settle(1.0)[0].items()}, flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_that_is_forked_within_a_request() -> None:
+    """The request is the parent's; the child's own spans are requests of the child."""
+    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, timeout=60)
+    assert ("0\n{'/child': 1}\n", "") == (done.stdout, done.stderr)

@@ -259,10 +259,10 @@ gevent.joinall([gevent.spawn(request, n) for n in (2, 4, 6, 8)])
 for _ in range(20): burn_cpu(0.001)  # for nobody
 routes = profiler.snapshot().routes
 print(all(abs(routes[str(n)].cpu_seconds - n / 50) < 0.01 for n in (2, 4, 6, 8)) or routes)
-print(traced is not greenlet.gettrace())
-ox_otel.uninstall()
-gevent.sleep(0.01)
+with ox_otel.tag(route="last"): print(traced is not greenlet.gettrace())
+gevent.sleep(0.01)  # nobody is measured
 print(traced is greenlet.gettrace())
+ox_otel.uninstall()
 """
 
 
@@ -279,6 +279,85 @@ greenlet.settrace(traced)
 print(len(switches) > 50)
 """
     assert (0, "True\nTrue\nTrue\nTrue\n") == run(code)
+
+
+SWITCHES = """
+import gevent, greenlet, time
+from ox_otel import tag
+from ox_otel._books import Books, keep
+own = Books(10, 1)
+keep(own)
+def burn_cpu(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end: sum(range(200))
+def request():
+    with tag(route="request"): gevent.sleep(0.2)
+def other():
+    burn_cpu(0.1)
+def chained(event, which): ours(event, which)
+"""
+
+
+def test_a_host_that_sets_a_trace_function_of_its_own() -> None:
+    """Ours is set again with the next request if it was dropped, and not if it is still called."""
+    code = f"""{SWITCHES}
+with tag(route="first"):
+    gevent.sleep(0)
+    greenlet.settrace(None)
+gevent.joinall([gevent.spawn(request), gevent.spawn(other)])
+print(own.settle(1.0)[0]["request"].cpu_seconds < 0.05)
+with tag(route="first"):
+    greenlet.settrace(lambda event, which: None)
+    gevent.joinall([gevent.spawn(request), gevent.spawn(other)])
+    print(own.settle(1.0)[0]["request"].cpu_seconds < 0.05)
+    ours = greenlet.gettrace()
+    greenlet.settrace(chained)
+    gevent.sleep(0)
+    with tag(route="second"): print(greenlet.gettrace() is chained)
+    gevent.joinall([gevent.spawn(request), gevent.spawn(other)])
+    print(own.settle(1.0)[0]["request"].cpu_seconds < 0.05, greenlet.gettrace() is chained)
+"""
+    assert (0, "True\nTrue\nTrue\nTrue True\n") == run(code)
+
+
+def test_what_switches_of_greenlets_cost_is_told() -> None:
+    """Each switch counts as a step; while no request is measured there is nothing to pay."""
+    code = f"""{SWITCHES}
+with tag(route="first"):
+    for _ in range(100): gevent.sleep(0)
+print(200 <= own.steps < 220, greenlet.gettrace() is not None)
+gevent.sleep(0)
+print(greenlet.gettrace())
+with tag(route="again"):
+    old = greenlet.gettrace()
+    greenlet.settrace(None)
+    with tag(route="anew"): new = greenlet.gettrace()
+    greenlet.settrace(lambda *switch: (old(*switch), new(*switch)))
+    before = own.steps
+    for _ in range(100): gevent.sleep(0)
+print(200 <= own.steps - before < 220)
+"""
+    assert (0, "True True\nNone\nTrue\n") == run(code)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_switches_in_a_child_are_its_own() -> None:
+    """A child that is forked within a request follows switches anew, and its parent's do no more."""
+    code = f"""{SWITCHES}
+import os
+with tag(route="first"):
+    gevent.sleep(0)
+    pid = os.fork()
+    if pid == 0:
+        own = Books(10, 1)
+        keep(own)
+        gevent.joinall([gevent.spawn(request), gevent.spawn(other)])
+        print(own.settle(1.0)[0]["request"].cpu_seconds < 0.05)
+        with tag(route="last"): print(greenlet.gettrace().previous, flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+    assert (0, "True\nNone\n") == run(code)
 
 
 def test_greenlets_have_their_own_spans() -> None:

@@ -76,6 +76,7 @@ class Books:
         """Forget a request, which is counted by another account."""
         account.is_open = False
         self.open.pop(account, None)
+        account.close()
 
     def close_account(self, account: Account) -> None:
         """Count a request that is over, unless it is counted already, or cancelled."""
@@ -85,8 +86,11 @@ class Books:
         self.requests += 1
         route.requests += 1
         account.is_open = False
-        if not account.weight:
-            return
+        if account.weight:
+            self._add(account, route)
+        account.close()
+
+    def _add(self, account: Account, route: Route) -> None:
         self.open.pop(account, None)  # before it is added: nothing counts twice
         elapsed = time.monotonic_ns() - account.began
         if account.outer is not None:

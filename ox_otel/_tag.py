@@ -92,7 +92,6 @@ def end(account: Account) -> None:
     elif account.books is books():  # else it was not followed to its end
         account.is_lost = True
     account.books.close_account(account)
-    account.close()
 
 
 def _running_loop() -> Any:

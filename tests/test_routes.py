@@ -865,7 +865,8 @@ def test_ten_thousand_paths(books: Books) -> None:
     assert len(books._routes) <= 10
 
 
-def test_a_request_that_is_over_holds_nothing(books: Books) -> None:
+@pytest.mark.parametrize("body", [[b""], (b"" for _ in "")], ids=["whole", "parts"])
+def test_a_request_that_is_over_holds_nothing(books: Books, body: Any) -> None:
     """What goes on in its context keeps nothing of a request, nor of those that it began in."""
 
     class Environ(dict[str, Any]):
@@ -873,11 +874,11 @@ def test_a_request_that_is_over_holds_nothing(books: Books) -> None:
 
     kept = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
         kept.append(copy_context())
         with tag(route="/inner"):
             kept.append(copy_context())
-        return []
+        return body
 
     environ = Environ()
     gone = weakref.ref(environ)

@@ -1,6 +1,7 @@
 """Cost by route under real servers and frameworks: each route has the CPU that it used."""
 
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -44,10 +45,17 @@ def test_each_route_has_the_cpu_that_it_used(
         answers = list(pool.map(site.get, paths))
     assert [200] * 48 == [answer.status for answer in answers]
     assert 404 == site.get("/nowhere/at/all").status
-    report = json.loads(site.get("/truth").text)
+    # a server may close an answer, by which its request is counted, when the client has it already
+    deadline = time.monotonic() + 30
+    while True:
+        report = json.loads(site.get("/truth").text)
+        truth, cpu, counted = report["truth"], report["cpu"], report["counted"]
+        known = [counted.get(route, 0) for route in truth]
+        if ([12] * 4 == known and "__unmatched__" in counted) or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
 
     assert engine == report["engine"]
-    truth, cpu, counted = report["truth"], report["cpu"], report["counted"]
     assert dict.fromkeys(truth, 12) == report["requests"]
     assert dict.fromkeys(truth, 12) == {route: counted[route] for route in truth}
     assert 1 == counted["__unmatched__"]

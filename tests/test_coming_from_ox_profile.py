@@ -127,15 +127,19 @@ def test_a_wrong_interval_of_a_launcher() -> None:
         ox_profile.SimpleLauncher(interval=0)
 
 
-def test_a_sample_has_every_thread_once() -> None:
+def test_a_sample_has_every_thread_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The calling thread and all others are seen, once a run, with hits and no times."""
-    over = threading.Event()
+    # however busy the machine is: else a sample that takes long leaves threads out
+    monkeypatch.setattr("ox_otel._threads.LOOKING", 10**11)
+    begun, over = threading.Event(), threading.Event()
 
     def wait_here() -> None:
+        begun.set()
         over.wait(60)
 
     waiting = threading.Thread(target=wait_here)
     waiting.start()
+    begun.wait(60)
     recorder = CountingRecorder()
     sampler = ox_profile.Sampler(recorder)
     for _ in range(3):

@@ -273,6 +273,7 @@ def test_the_status_shows_the_hottest_functions(app: flask.Flask) -> None:
     while ".burn<" not in client.get("/ox_profile/status").text:
         burn()
         assert time.monotonic() < deadline
+    client.post("/ox_profile/pause")  # no more functions come, while they are counted
 
     def rows(**query: object) -> int:
         page = client.get("/ox_profile/status", query_string=query).text

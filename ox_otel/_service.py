@@ -134,7 +134,9 @@ class Service:
         """
         for wish in Wishes._fields:
             with suppress(OSError, ValueError):
-                with open(f"{self._folder}/{wish}", encoding="ascii") as file:
+                # the one codec that is always loaded: a process that gave up its rights may not be
+                # able to read Python's library any more
+                with open(f"{self._folder}/{wish}", encoding="utf-8") as file:
                     said = file.read(100)
                 if said != self._heard.get(wish):
                     self._heard[wish] = said

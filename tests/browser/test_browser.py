@@ -16,6 +16,7 @@ from selenium.webdriver.common.keys import Keys
 
 TOKEN = "0123456789abcdef"  # noqa: S105
 HOSTILE = "__main__.<img src=x onerror=document.title=1>"
+HOT = ("__main__.price", "__main__.search", HOSTILE)
 TOTAL, SERVE, PRICE, REST = "total", "__main__.serve", "__main__.price", "__main__.rest"
 
 
@@ -51,12 +52,12 @@ def test_where_the_time_goes(page) -> None:
     page.wait(lambda: "running" == page.text("#state"))
     assert re.search(r"cost\d+\.\d\d % of a core", page.text("#facts"))
     assert re.search(r"samples[\d,]+", page.text("#facts"))
-    # 4 parts of 7; on a busy machine it takes some seconds to come out so
-    page.wait(lambda: 0.4 < page.widths()[PRICE] < 0.75)
+    # 4 parts of 7, less what a busy machine leaves without a place
+    page.wait(lambda: 0.2 < page.widths()[PRICE] < 0.75)
+    page.wait(lambda: PRICE == max(HOT, key=page.widths().__getitem__))
     widths = page.widths()
     assert 1 == widths[TOTAL]
     assert widths[SERVE] > 0.9
-    assert widths[PRICE] == max(widths[name] for name in (PRICE, "__main__.search", HOSTILE))
     assert re.search(r"Flame graph: \d.* CPU in \d.* = \d\.\d\d cores", page.text("#flames-title"))
 
 
@@ -165,7 +166,7 @@ def test_sort(page) -> None:
     page.click("thead button[value=name]")
     assert "descending" == page.find("thead th:nth-child(1)").get_attribute("aria-sort")
     page.click("thead button[value=self]")
-    assert PRICE == page.rows()[0]
+    page.wait(lambda: PRICE == page.rows()[0])
 
 
 def test_other_times(page) -> None:

@@ -177,17 +177,13 @@ def _sums(first: Iterable[int], second: Iterable[int]) -> tuple[int, ...]:
     return tuple(map(add, first, second))
 
 
-def _nobody() -> None:
-    return None
-
-
 @cache
 def _costs() -> tuple[float, float]:
     """Return what a charge costs here, and an account, in seconds of CPU."""
     books, own, rounds = Books(2, 1), Meter(), 100
     began = time.thread_time()
     for _ in range(rounds):
-        account = books.open_account(_nobody, None)
+        account = books.open_account(lambda: None, None)
         books.close_account(account)
     opened = time.thread_time()
     for _ in range(rounds):

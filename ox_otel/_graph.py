@@ -14,15 +14,13 @@ from typing import Any
 
 from ox_otel._tree import DEPTH, folded
 from ox_otel.profiles import Profile
-from ox_otel.recorders import NOTHING, OTHER, Function, Stack, Usage
+from ox_otel.recorders import NOTHING, REST, Function, Stack, Usage
 
 MAX_FUNCTIONS = 1000
-"""Functions in the table; the self times of the colder ones are those of `OTHER`."""
+"""Functions in the table; the self times of the colder ones are those of `REST`."""
 
 NARROWEST = 1 / 2000
-"""Frames of a smaller share, of all CPU and of all waiting, are one `OTHER` of their caller's."""
-
-_REST = Function(OTHER, OTHER)
+"""Frames of a smaller share, of all CPU and of all waiting, are one `REST` of their caller's."""
 
 _Row = tuple[str, int, float, float]  # name, level and self times of a frame
 
@@ -61,13 +59,13 @@ class _Frame:
             is_narrow = (
                 callee.cpu <= narrowest.cpu_seconds and callee.wait <= narrowest.wait_seconds
             )
-            if is_narrow or function == _REST:
+            if is_narrow or function == REST:
                 cpu += callee.cpu
                 wait += callee.wait
             else:
                 callee.walk(str(function), level + 1, narrowest, rows)
         if cpu or wait:
-            rows.append((str(_REST), level + 1, cpu, wait))
+            rows.append((str(REST), level + 1, cpu, wait))
 
 
 def graph(profile: Profile, functions: Mapping[Function, Usage] | None = None) -> dict[str, Any]:
@@ -125,7 +123,7 @@ def _hottest(table: Mapping[Function, Usage]) -> dict[Function, Usage]:
     for _, usage in rows[MAX_FUNCTIONS:]:
         cpu, wait = usage.self_cpu_seconds, usage.self_wait_seconds
         # two of them may stand on one stack: what they have together is at least what is their own
-        hottest[_REST] = hottest.get(_REST, NOTHING).plus(Usage(0, 0, cpu, wait, cpu, wait))
+        hottest[REST] = hottest.get(REST, NOTHING).plus(Usage(0, 0, cpu, wait, cpu, wait))
     return hottest
 
 

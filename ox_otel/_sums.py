@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ox_otel.profiles import REST
+from ox_otel.profiles import REST_STACK
 from ox_otel.recorders import NOTHING, Stack, Usage
 
 MAX_STACKS = 4_000
@@ -13,7 +13,7 @@ MAX_FRAMES = 60_000
 
 
 class Sum:
-    """What each of the *stacks* used; what there is no room for counts for `REST`."""
+    """What each of the *stacks* used; what there is no room for counts for `REST_STACK`."""
 
     def __init__(self) -> None:
         self.stacks: dict[Stack, Usage] = {}
@@ -23,7 +23,7 @@ class Sum:
         """Add what these have used."""
         held = self.stacks
         for stack, usage in stacks.items():
-            place = stack if stack in held or self._admits(stack) else REST
+            place = stack if stack in held or self._admits(stack) else REST_STACK
             held[place] = held.get(place, NOTHING).plus(usage)
 
     def _admits(self, stack: Stack) -> bool:

@@ -80,7 +80,7 @@ class Threads:
         *delay* is how long after its due time the sample is taken, in seconds.
         """
         self._now = time.monotonic_ns()
-        others = _cpu_of_others()
+        others = cpu_of_others()
         spent = others - self._others
         if self._previous and spent < UNNOTICED:
             self._samples += 1
@@ -130,7 +130,7 @@ class Threads:
         stacks = self._tallies.take({ids: tally for tally, ids in standing.items()})
         if len(self._names.known) > MAX_CODES:
             self._forget()
-        self._away = {ident: one for ident, one in self._away.items() if _read_clock(one)}
+        self._away = {ident: one for ident, one in self._away.items() if read_clock(one)}
         self._recheck()
         return stacks
 
@@ -179,7 +179,7 @@ class Threads:
         A thread of a server in C, like uWSGI, has frames only while it answers a request.
         """
         self._count_parked(thread, self._samples - 1, self._previous)
-        cpu = _read_clock(thread)
+        cpu = read_clock(thread)
         if not cpu:
             return
         used = min(max(cpu - thread.counted, 0), self._now - thread.counted_at)
@@ -200,11 +200,11 @@ class Threads:
         """
         moved = [thread for ident in self._moving if (thread := self._moved(ident))]
         # once more: the kernel brings the sum up to date for a thread when we read its own clock
-        if _cpu_of_others() - self._explained >= UNNOTICED:
+        if cpu_of_others() - self._explained >= UNNOTICED:
             parked = (ident for ident in self._idents if ident not in self._moving)
             moved += [thread for ident in parked if (thread := self._moved(ident))]
             self._moving.update(thread.ident for thread in moved)
-            self._explained = _cpu_of_others()
+            self._explained = cpu_of_others()
         return moved
 
     def _moved(self, ident: int) -> Thread | None:
@@ -230,7 +230,7 @@ class Threads:
     def _meet(self, ident: int) -> Thread:
         """Make the acquaintance of a thread that had no frame at the last sample."""
         known = self._away.pop(ident, None)
-        if known and (cpu := _read_clock(known)):
+        if known and (cpu := read_clock(known)):
             known.counted_at = self._previous or self._now  # the time before is nobody's
             self._threads[ident] = known
             return self._read(known, cpu)
@@ -316,7 +316,7 @@ class Threads:
         return tuple(ids)
 
 
-def _read_clock(thread: Thread) -> int:
+def read_clock(thread: Thread) -> int:
     """Return what the CPU clock of a thread reads; 0 if it has none, or has ended."""
     try:
         return 0 if thread.clock is None else time.clock_gettime_ns(thread.clock)
@@ -324,6 +324,6 @@ def _read_clock(thread: Thread) -> int:
         return 0
 
 
-def _cpu_of_others() -> int:
+def cpu_of_others() -> int:
     """Return how much CPU all threads but the calling one have used, in nanoseconds."""
     return time.process_time_ns() - time.thread_time_ns()

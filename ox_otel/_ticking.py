@@ -19,7 +19,7 @@ from ox_otel._names import Names
 from ox_otel._spans import is_traced
 from ox_otel._strangers import Strangers
 from ox_otel._tallies import Ids, Tally
-from ox_otel._threads import UNNOTICED, Threads, _cpu_of_others, _read_clock
+from ox_otel._threads import UNNOTICED, Threads, cpu_of_others, read_clock
 from ox_otel._tickers import Ticker, place_core_waits
 from ox_otel.recorders import Stack, Usage
 
@@ -115,7 +115,7 @@ class Ticks(Threads):
         explained = self._explained
         for ident in self._moving:
             ticker = self._tickers.get(ident)
-            cpu = _read_clock(ticker.thread) if ticker else 0
+            cpu = read_clock(ticker.thread) if ticker else 0
             if not ticker or not cpu:
                 return None
             thread = ticker.thread
@@ -126,7 +126,7 @@ class Ticks(Threads):
                     return None
                 explained += cpu - thread.cpu
                 moved.append((thread, cpu, ids[: self._max_depth]))
-        if (others := _cpu_of_others()) - explained >= UNNOTICED:
+        if (others := cpu_of_others()) - explained >= UNNOTICED:
             return None
         self._now, self._others = now, others
         self._samples += 1

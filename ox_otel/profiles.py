@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ox_otel.recorders import (
     NOTHING,
-    OTHER,
+    REST,
     TOKEN_LENGTH,
     Batch,
     Function,
@@ -21,7 +21,7 @@ TIMES: Mapping[str, Callable[[Usage], float]] = {
 }
 """The times that a profile can be looked at by, in thread-seconds; *wall* is both others."""
 
-REST: Stack = (Function(OTHER, OTHER),)
+REST_STACK: Stack = (REST,)
 """The stack under which all those count that a profile has no room for."""
 
 
@@ -73,7 +73,7 @@ def stacks_of_tree(snapshot: Batch, time: str) -> dict[Stack, Usage]:
             ]
         )
         usage = _usage(nanoseconds / 1e9, time)
-        stacks[stack or REST] = stacks.get(stack or REST, NOTHING).plus(usage)
+        stacks[stack or REST_STACK] = stacks.get(stack or REST_STACK, NOTHING).plus(usage)
     return stacks
 
 

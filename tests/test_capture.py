@@ -29,7 +29,7 @@ from ox_otel._capture import MAX_CAPTURES, Capture, wait_for
 from ox_otel._endpoint import MAX_CONNECTIONS
 from ox_otel._pipeline import Pipeline
 from ox_otel._sums import MAX_STACKS
-from ox_otel.profiles import REST
+from ox_otel.profiles import REST_STACK
 from ox_otel.recorders import NOTHING, Stack
 
 
@@ -165,7 +165,7 @@ def test_a_capture_is_bounded_and_conserved() -> None:
 
     assert MAX_STACKS == len(profile.stacks)
     assert (2 * number - 1, number - 0.5) == total(profile)[1:3]
-    assert number - MAX_STACKS + 1 == profile.stacks[REST].hits
+    assert number - MAX_STACKS + 1 == profile.stacks[REST_STACK].hits
     assert 1.0 == profile.seconds
 
 

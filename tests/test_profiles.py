@@ -3,7 +3,7 @@
 import pytest
 
 from ox_otel import Batch, Function, Profile, Usage
-from ox_otel.profiles import REST, stacks_of_tree
+from ox_otel.profiles import REST_STACK, stacks_of_tree
 from ox_otel.recorders import Node
 
 MAIN, LOAD, IDLE = Function("app", "main"), Function("app.db", "Cart.load"), Function("app", "idle")
@@ -50,7 +50,7 @@ def test_the_nodes_of_a_tree_are_stacks() -> None:
     stacks = stacks_of_tree(snapshot, "cpu")
 
     assert {
-        REST: Usage(cpu_seconds=5e-9, self_cpu_seconds=5e-9),
+        REST_STACK: Usage(cpu_seconds=5e-9, self_cpu_seconds=5e-9),
         (MAIN,): Usage(),
         (MAIN, LOAD): Usage(cpu_seconds=7e-8, self_cpu_seconds=7e-8),
         (MAIN, Function("un", "known.f")): Usage(cpu_seconds=2e-8, self_cpu_seconds=2e-8),

@@ -9,7 +9,7 @@ import pytest
 from ox_otel import Function, Profile, Profiler, Settings, Usage, _sums
 from ox_otel import _recent as module
 from ox_otel._recent import FORGET_SECONDS, KEPT_SECONDS, MAX_STACKS, Recent
-from ox_otel.profiles import REST
+from ox_otel.profiles import REST_STACK
 
 STACK = (Function("m", "f"),)
 
@@ -107,7 +107,7 @@ def test_a_window_tells_as_many_stacks_apart_as_a_capture(clock: Clock) -> None:
     clock.second(stacks=_sums.MAX_STACKS + 10)
     shown = clock.ask()
     assert _sums.MAX_STACKS == len(shown.stacks)
-    assert 11.0 == shown.stacks[REST].cpu_seconds
+    assert 11.0 == shown.stacks[REST_STACK].cpu_seconds
 
 
 def test_what_was_used_before_a_rest_is_no_longer_lately(clock: Clock) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from ox_otel import Function, Usage
 from ox_otel._sums import MAX_FRAMES, MAX_STACKS, Sum
-from ox_otel.profiles import REST
+from ox_otel.profiles import REST_STACK
 from ox_otel.recorders import Stack
 
 USED = Usage(1, 1, 0.5, 0.25, 0.5, 0.25)
@@ -28,11 +28,11 @@ def test_stacks_of_any_depth(depth: int) -> None:
     assert MAX_FRAMES + 1 >= sum(map(len, held))
     assert 2 * number == sum(usage.hits for usage in held.values())
     assert number == sum(usage.cpu_seconds for usage in held.values())
-    assert 2 * (number - len(held) + 1) == held[REST].hits
+    assert 2 * (number - len(held) + 1) == held[REST_STACK].hits
 
 
 def test_a_stack_that_is_deeper_than_all_the_room() -> None:
     """It counts, but not by its name."""
     total = Sum()
     total.add({stack(0, MAX_FRAMES + 1): USED, stack(1, 3): USED})
-    assert {REST: USED, stack(1, 3): USED} == total.stacks
+    assert {REST_STACK: USED, stack(1, 3): USED} == total.stacks

@@ -133,6 +133,16 @@ def test_a_wrong_wish(what: str) -> None:
     assert "Traceback" not in shown.stderr
 
 
+def test_a_flame_graph_in_a_file(url: str, tmp_path: Path) -> None:
+    """It is of the seconds that come, and stands in the file that is named."""
+    path = tmp_path / "graph.html"
+    shown = look("flame", url, "--output", str(path), "--seconds", "1")
+    assert (0, f"{path}\n") == (shown.returncode, shown.stdout)
+    page = path.read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "__main__.burn" in page
+
+
 def test_no_flame_graph_leaves_no_file(tmp_path: Path) -> None:
     """Where nobody answers, no empty file is left; what was there before stays, a link too."""
     old, new, link = (tmp_path / name for name in ("old.html", "new.html", "link.html"))

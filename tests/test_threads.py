@@ -311,7 +311,7 @@ def test_who_is_left_out_is_seen_although_nobody_moves_any_more(
 ) -> None:
     """Threads that a sample had no time for are looked at by the next ones, however quiet it is."""
     monkeypatch.setattr(_threads, "LOOKING", 0)
-    monkeypatch.setattr(_threads, "_cpu_of_others", lambda: 1)  # after the first sample: quiet
+    monkeypatch.setattr(_threads, "cpu_of_others", lambda: 1)  # after the first sample: quiet
     engine = Engine()
     with parked(20):
         for _ in range(40):

@@ -344,7 +344,7 @@ def test_who_moves_at_hardly_any_cost_is_seen_some_batches_later(
             engine.drain()
         walker.step()
         # it seems that those who have moved lately account for all that was used
-        monkeypatch.setattr(_ticking, "_cpu_of_others", lambda: max(engine._explained, 0))
+        monkeypatch.setattr(_ticking, "cpu_of_others", lambda: max(engine._explained, 0))
         stacks: dict[Stack, Usage] = {}
         for _ in range(_ticking.CHECKED + 1):
             engine.sample(0.0)

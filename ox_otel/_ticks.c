@@ -487,9 +487,13 @@ static PyObject *arm(PyObject *module, PyObject *args) {
         PyErr_SetString(PyExc_LookupError, "threads of subinterpreters cannot tick");
         return NULL;
     }
-    PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
-    while (state && state->thread_id != ident) {
-        state = PyThreadState_Next(state);
+    /* The oldest of those that bear its ident: until a new thread comes to run, 3.11 has that of its
+       creator in its state. The list begins with the newest. */
+    PyThreadState *state = NULL, *next = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
+    for (; next; next = PyThreadState_Next(next)) {
+        if (next->thread_id == ident) {
+            state = next;
+        }
     }
     int number = 0;
     while (number < THREADS && atomic_load(&places[number].state)) {

@@ -501,6 +501,23 @@ def test_a_thread_that_is_not_there_cannot_be_armed() -> None:
         _ticks.arm(threading.get_ident(), 1, 10**9, 10**9)
 
 
+def test_a_thread_that_creates_others_is_not_taken_for_one_of_these() -> None:
+    """A new thread, until it comes to run, bears the ident of its creator in 3.11."""
+    program = (
+        "import _thread, os, threading\n"
+        "from ox_otel import _ticks\n"
+        "os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])\n"
+        "seen = _ticks.claim()\n"
+        "for _ in range(2000):\n"
+        "    _thread.start_new_thread(int, ())\n"
+        f"    handle = _ticks.arm(threading.get_ident(), threading.get_native_id(), {NEVER}, {NEVER})\n"
+        "    seen += _ticks.look(handle) is not None\n"
+        "    _ticks.disarm(handle)\n"
+        "print(seen)\n"
+    )
+    assert "2000\n" == run(program)
+
+
 def test_a_stale_handle_disarms_nobody() -> None:
     """The place of a thread that has ended is given to another, which its handle is not for."""
     first = armed(0.01)

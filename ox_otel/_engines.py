@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ox_otel._names import Names
 from ox_otel._threads import Threads
 
-PROVEN: tuple[tuple[int, int], ...] = ()
+PROVEN = (3, 11), (3, 12), (3, 13), (3, 14), (3, 15)
 """The versions of Python on which `make ticks-stress` has passed its half hour."""
 
 

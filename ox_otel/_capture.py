@@ -69,7 +69,7 @@ class Capture:
         self.ended = self.last
 
     def profile(self, interval: float) -> Profile:
-        """Return what has been added, sampled at this mean *interval*."""
+        """Return what has been added, sampled at this *interval*, see `Profile`."""
         stacks = MappingProxyType(self._sum.stacks)
         return Profile(stacks, self._started, self._to - self._from, interval)
 

@@ -19,7 +19,7 @@ def engine_for(
 ) -> tuple[Threads, str]:
     """Return the engine that is *wanted*, or the portable one and why.
 
-    *interval* returns the seconds between two samples, as far as the budget has stretched it.
+    *interval* returns the seconds of one interval, as far as the budget has stretched it.
     """
     portable = Threads(names, max_depth, on_error)
     if wanted == "threads" or (wanted == "auto" and sys.version_info[:2] not in PROVEN):

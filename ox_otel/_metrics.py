@@ -216,7 +216,7 @@ METRICS = (
         "interval_seconds",
         "gauge",
         "s",
-        "Mean time between samples, as asked for or as the budget stretches it.",
+        "Mean time between samples (with ticks a fifth), as asked for or as the budget stretches it.",
         (),
         _told(lambda status: status.interval),
     ),

@@ -55,7 +55,7 @@ def encode(
     """Return the request to export *tree*: the self time of each node, of the *time* so called.
 
     The root is no function and stands on no stack; its own time is that of `REST`.
-    *interval* is the mean number of seconds between two samples.
+    *interval* is the mean number of seconds between two samples, with ticks a fifth of that.
 
     Raises:
         ValueError, TypeError or AttributeError: the messages installed are of another version.

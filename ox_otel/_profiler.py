@@ -144,7 +144,7 @@ class Profiler:
         return self._sampling.paused and not self._sampling.stopping
 
     def set_interval(self, seconds: float | str) -> None:
-        """Sample every *seconds* on average from now on.
+        """Have the interval be so many *seconds* from now on, as `OX_OTEL_INTERVAL` means it.
 
         Raises:
             ConfigError: not a number from 0.001 to 60.

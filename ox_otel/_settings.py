@@ -80,10 +80,15 @@ class Settings:
         "auto",
         as_one_of("auto", "threads", "ticks"),
         "auto, threads or ticks",
-        "who tells what CPU is used for: samples of all threads, or the kernel's ticks on Linux; `auto` takes ticks where they are proven",
+        "who tells what CPU is used for: samples of all threads, or the kernel's ticks on Linux; `auto` "
+        "takes ticks where they can be had and are proven, `threads` interrupts no thread",
     )
     interval: float = _setting(
-        0.02, as_number(0.001, 60), "seconds from 0.001 to 60", "mean time between two samples"
+        0.02,
+        as_number(0.001, 60),
+        "seconds from 0.001 to 60",
+        "mean time between two samples; with ticks, a thread has two in so much of its CPU, and "
+        "samples come each five intervals",
     )
     recorders: tuple[str | Recorder, ...] = _setting(
         ("prometheus",),

@@ -22,7 +22,7 @@ Wish = Literal["paused", "interval"]
 
 
 class Wishes(NamedTuple):
-    """What can be wished of a profiler that runs: rest, and seconds between two samples."""
+    """What can be wished of a profiler that runs: rest, and an interval in seconds."""
 
     paused: bool
     interval: float
@@ -37,7 +37,7 @@ class Status:
         reason: why it is suspended, failed or unsupported, or what is not as asked; else empty.
         engine: the engine in use.
         interval: mean seconds between samples, as asked for or as far as the budget stretches it; with
-            ticks two stand for one, and samples come each five.
+            ticks a thread has two in so much of its CPU, and samples come each five intervals.
         samples: samples taken.
         missed: samples that came too late to be taken.
         errors: errors of all kinds.

@@ -148,7 +148,7 @@ def unpause() -> ResponseReturnValue:
 
 @OX_PROF_BP.route("/set_interval", methods=["GET", "POST"])
 def set_interval() -> ResponseReturnValue:
-    """Sample every `interval` seconds on average, as the query or the form has it."""
+    """Have an interval of so many seconds, as the query or the form has it."""
     seconds = request.values.get("interval", "")
     return _change("set_interval", "/interval", {"seconds": seconds}, _FIELD.format(""))
 

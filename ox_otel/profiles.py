@@ -34,7 +34,7 @@ class Profile:
             add up to all that was observed.
         started: when the window began, in seconds of Unix time.
         seconds: how long the window is.
-        interval: mean seconds between two samples.
+        interval: mean seconds between two samples, with ticks a fifth of that.
         times: those of `TIMES` that are known; the others are not all there.
     """
 

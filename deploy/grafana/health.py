@@ -20,6 +20,10 @@ def health() -> list[Json]:
     """How the profiler itself is, process by process."""
     running = f"ox_profile_running{{{PROCESSES}}}"
     interval = f"ox_profile_interval_seconds{{{PROCESSES}}}"
+    ticking = f'max by ({PROCESS}) (ox_profile_info{{{PROCESSES}, engine="ticks"}})'
+    intervals = total(f"{running} / {interval}", PROCESS)
+    # with ticks a sample comes each five intervals
+    asked_for = f"{intervals} / (1 + 4 * ({ticking} or 0 * {intervals}))"
     unplaced = per_second(SELF, f'{PROCESSES}, function="__unplaced__", state="cpu"')
     overflow = per_second(SELF, f'{PROCESSES}, function="__other__"')
     cpu = per_second(OBSERVED, f'{PROCESSES}, state="cpu"')
@@ -47,10 +51,10 @@ def health() -> list[Json]:
         ),
         graph(
             "Samples",
-            "Samples per second. Dashed: what the interval asks for; fewer are taken of a process "
-            "that is idle.",
+            "Samples per second. Dashed: what the interval asks for, with the engine ticks one each "
+            "five intervals; fewer are taken of a process that is idle.",
             {PROCESS_LEGEND: total(per_second(SAMPLES), PROCESS)},
-            reference={f"{PROCESS_LEGEND}: asked for": total(f"{running} / {interval}", PROCESS)},
+            reference={f"{PROCESS_LEGEND}: asked for": asked_for},
             unit="cps",
         ),
         graph(
@@ -93,7 +97,7 @@ def health() -> list[Json]:
         graph(
             "CPU under __unplaced__",
             "Share of the CPU of which only the caller's module is known: the thread was not seen "
-            "running while it used it.",
+            "running while it used it. With the engine ticks next to nothing.",
             {PROCESS_LEGEND: share(unplaced, cpu, PROCESS)},
             unit="percentunit",
         ),

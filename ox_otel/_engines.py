@@ -22,7 +22,8 @@ def engine_for(
     *interval* returns the seconds of one interval, as far as the budget has stretched it.
     """
     portable = Threads(names, max_depth, on_error)
-    if wanted == "threads" or (wanted == "auto" and sys.version_info[:2] not in PROVEN):
+    proven = sys.platform == "linux" and sys.version_info[:2] in PROVEN
+    if wanted == "threads" or (wanted == "auto" and not proven):
         return portable, ""
     try:
         # they need the extension, which not every installation has

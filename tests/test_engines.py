@@ -3,6 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
+from ox_otel._engines import engine_for
+from ox_otel._names import Names
+
 WITHOUT_THE_EXTENSION = """
 import sys
 
@@ -27,3 +32,16 @@ def test_an_installation_without_ticks() -> None:
 
     expected = "threads: the engine ticks is not in this installation\n"
     assert (0, expected) == (done.returncode, done.stdout)
+
+
+def test_off_linux_nobody_misses_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There `auto` is threads, which is as asked; who asks for ticks by name is told."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setitem(sys.modules, "ox_otel._probe", None)  # it cannot be had there
+    found = []
+    for wanted in ("auto", "ticks"):
+        engine, reason = engine_for(wanted, Names(), 64, lambda _: None, lambda: 0.02)
+        found.append((engine.name, reason))
+
+    missing = "the engine ticks is not in this installation"
+    assert [("threads", ""), ("threads", missing)] == found

@@ -101,7 +101,7 @@ build/bench-venv/.made: bench/requirements.txt pyproject.toml scripts/venv
 # The wheel is made from the source distribution, so that both are known to be whole. Tests install
 # the latter, because a wheel has the extension for one Python only.
 $(wheel): pyproject.toml setup.py README.md LICENSE $(venv) \
-  $(shell find ox_otel -name '*.py' -o -name '*.c' -o -path '*/page/*')
+  $(shell find ox_otel -name '*.py' -o -name '*.[ch]' -o -path '*/page/*')
 	rm -rf build/wheel
 	.venv/bin/python -m build --quiet --quiet --outdir build/wheel .
 	touch $@

@@ -15,12 +15,15 @@ tested = (
 ticks = Extension(
     "ox_otel._ticks",
     ["ox_otel/_ticks.c"],
+    depends=["ox_otel/_state.h"],
     # where there is no compiler, or no headers, the package goes without
     optional=True,
     # all symbols are looked up when it is loaded: within a signal handler that would not be safe
     extra_link_args=["-Wl,-z,now"],
 )
 
-context = Extension("ox_otel._context", ["ox_otel/_context.c"], optional=True)
+context = Extension(
+    "ox_otel._context", ["ox_otel/_context.c"], depends=["ox_otel/_state.h"], optional=True
+)
 
 setup(ext_modules=[ticks, context] if tested else [])

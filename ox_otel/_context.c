@@ -7,6 +7,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "_state.h"
+
 #if defined(Py_GIL_DISABLED) || PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x03100000
 #error "not a CPython that was tested: 3.11 to 3.15, with the GIL"
 #endif
@@ -19,10 +21,7 @@ static PyObject *context_of(PyObject *module, PyObject *arg) {
     if (PyErr_Occurred()) {
         return NULL;
     }
-    PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
-    while (state && state->thread_id != ident) {
-        state = PyThreadState_Next(state);
-    }
+    PyThreadState *state = state_of(PyInterpreterState_Get(), ident);
     return Py_NewRef(state && state->context ? state->context : Py_None);
 }
 

@@ -156,6 +156,11 @@ def clock_of(ident: int) -> tuple[int | None, int]:
         return None, 0
 
 
+def native_id_of(clock: int) -> int:
+    """Return the kernel's number of the thread that has this CPU clock, as `clock_of` returns it."""
+    return ~(clock >> 3)
+
+
 def blocks_signal(native_id: int, signal: int) -> bool:
     """Return whether a thread of this process has blocked a signal, or is gone."""
     blocked = blocked_by(native_id)
@@ -178,7 +183,7 @@ def core_wait(clock: int | None = None) -> float:
     Lets go of the GIL three times, which a busy process gives back only after 5 ms: not for every
     sample. Returns 0 where the kernel does not tell.
     """
-    task = "thread-self" if clock is None else f"self/task/{~(clock >> 3)}"
+    task = "thread-self" if clock is None else f"self/task/{native_id_of(clock)}"
     try:
         file = os.open(f"/proc/{task}/schedstat", os.O_RDONLY)
     except OSError:

@@ -9,6 +9,7 @@ from types import CodeType
 from ox_otel import _ticks
 from ox_otel._looks import Stranger
 from ox_otel._native import get_ident
+from ox_otel._signals import blocked_by
 
 
 def obstacle() -> str:
@@ -17,6 +18,8 @@ def obstacle() -> str:
         return f"somebody else handles {signal.Signals(taken).name}"
     if not _ticks.may_read():
         return "process_vm_readv is not allowed"
+    if blocked_by(threading.get_native_id()) is None:
+        return "/proc does not tell which signals a thread blocks"
     if not reads_true():
         return "the stacks of this interpreter are not as expected"
     try:

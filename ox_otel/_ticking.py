@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 
 from ox_otel import _ticks
 from ox_otel._fork import follow_forks
-from ox_otel._interpreter import blocks_signal
+from ox_otel._interpreter import blocks_signal, native_id_of
 from ox_otel._looks import Look, Site, Thread
 from ox_otel._names import Names
 from ox_otel._spans import is_traced
@@ -98,6 +98,7 @@ class Ticks(Threads):
             moved = super().sample(delay)
             self._arm(ident for ident in self._moving if ident in self._threads)
         self._take()
+        self._leave_alone()
         self._strangers.introduce()
         return moved
 
@@ -144,7 +145,7 @@ class Ticks(Threads):
         """Return what each stack used since the last drain."""
         self._take()
         for ticker in list(self._tickers.values()):
-            if ticker.due > max(PATIENCE, 5 * self._period):
+            if ticker.due > self._patience:
                 if not ticker.ticks:
                     self._deaf.add(ticker.thread)
                     self._disarm(ticker)
@@ -194,23 +195,36 @@ class Ticks(Threads):
                 self._disarm(ticker)
             self._period = period
 
+    @property
+    def _patience(self) -> int:
+        return max(PATIENCE, 5 * self._period)
+
+    def _leave_alone(self) -> None:
+        """End the ticks of threads that have come to block the signal: they may wait for it."""
+        for ident in self._moving & self._tickers.keys():
+            ticker = self._tickers[ident]
+            if ticker.due > self._patience and _is_deaf(ticker.thread):
+                self._deaf.add(ticker.thread)
+                self._disarm(ticker)
+
     def _arm(self, idents: Iterable[int]) -> None:
         """Give a timer to those of the threads that need one."""
         for ident in idents:
             thread = self._threads[ident]
             if ident in self._tickers or thread.clock is None or thread in self._deaf:
                 continue
-            native_id = ~(thread.clock >> 3)
-            if blocks_signal(native_id, signal.SIGURG):
+            if _is_deaf(thread):
                 self._deaf.add(thread)
                 continue
             first = random.randint(1, self._period)  # noqa: S311 - not a secret
             try:
-                handle = _ticks.arm(ident, native_id, first, self._period)
+                handle = _ticks.arm(ident, native_id_of(thread.clock), first, self._period)
             except LookupError:
                 continue  # it ends
             except OSError:
-                self._on_error("timer")
+                if read_clock(thread):  # or it has ended
+                    self._on_error("timer")
+                    self._deaf.add(thread)  # not to be asked for at each sample, in vain
                 continue
             ticker = Ticker(thread, handle)
             self._tickers[ident] = self._by_handle[handle] = ticker
@@ -283,6 +297,8 @@ class Ticks(Threads):
             for ident in ended:
                 self._disarm(self._tickers[ident])
         super()._part(idents)
+        if self._deaf:
+            self._deaf.intersection_update(self._threads.values())
 
     def _meet(self, ident: int) -> Thread:
         """Make the acquaintance of a new thread, which may have the ident of one that has ended."""
@@ -299,3 +315,8 @@ class Ticks(Threads):
             ticker.ids = ()
         self._batches = 0
         super()._forget()
+
+
+def _is_deaf(thread: Thread) -> bool:
+    clock = thread.clock
+    return clock is not None and blocks_signal(native_id_of(clock), signal.SIGURG)

@@ -41,6 +41,8 @@
 #include "internal/pycore_frame.h"
 #endif
 
+#include "_state.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -418,11 +420,12 @@ PyDoc_STRVAR(claim_doc, "claim() -> int\n\n"
 "Take the signal of the ticks, unless `taken` returns another one, as this does then.");
 
 static PyObject *claim(PyObject *module, PyObject *unused) {
-    /* in one with the question: a host's thread could take the signal in between two calls */
+    /* in one with the question: a host's thread could take the signal in between two calls. One in C
+       could even so: what is ours already is not taken again. */
     int other = taken_by_others();
-    if (!other) {
+    own_pid = getpid();
+    if (!other && !is_ours()) {
         struct sigaction action = {.sa_sigaction = on_tick};
-        own_pid = getpid();
         action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
         sigfillset(&action.sa_mask); /* no other handler on top of ours */
         sigaction(SIGNAL, &action, NULL);
@@ -444,25 +447,31 @@ static PyObject *release(PyObject *module, PyObject *unused) {
 PyDoc_STRVAR(may_read_doc, "may_read() -> bool\n\n"
 "Return whether process_vm_readv(2) is allowed.");
 
-static int fail_to_read(void *unused) {
+static int fails_to_read(void) {
     int from = 1, to = 0;
     struct iovec local = {&to, sizeof to}, remote = {&from, sizeof from};
-    (void)unused;
     return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) != sizeof to || to != from;
 }
 
+static int fails_in_child(void *unused) {
+    (void)unused;
+    prctl(PR_SET_DUMPABLE, 0); /* or, killed, it might leave a core file of the host's memory */
+    return fails_to_read();
+}
+
 static PyObject *may_read(PyObject *module, PyObject *unused) {
-    /* A filter of system calls may not only refuse but kill: then let it be a child. This one uses
-       our memory while we wait for it, and its end is told to nobody but us. */
+    /* A filter of system calls may not only refuse but kill: then let it be a child. Its end is told
+       to nobody but us. It has a copy of our memory: before Linux 5.16 a signal that dumps core, as
+       a filter's does, kills all processes that share memory with the one that it was meant for. */
     static _Alignas(16) char stack[16384];
     if (prctl(PR_GET_SECCOMP) != 0) {
-        int status, flags = CLONE_VM | CLONE_VFORK;
-        pid_t child = clone(fail_to_read, stack + sizeof stack, flags, NULL);
+        int status;
+        pid_t child = clone(fails_in_child, stack + sizeof stack, 0, NULL);
         if (child < 0 || waitpid(child, &status, __WCLONE) != child || status != 0) {
             Py_RETURN_FALSE;
         }
     }
-    return PyBool_FromLong(!fail_to_read(NULL));
+    return PyBool_FromLong(!fails_to_read());
 }
 
 PyDoc_STRVAR(arm_doc, "arm(ident, native_id, first, period) -> int\n\n"
@@ -487,14 +496,7 @@ static PyObject *arm(PyObject *module, PyObject *args) {
         PyErr_SetString(PyExc_LookupError, "threads of subinterpreters cannot tick");
         return NULL;
     }
-    /* The oldest of those that bear its ident: until a new thread comes to run, 3.11 has that of its
-       creator in its state. The list begins with the newest. */
-    PyThreadState *state = NULL, *next = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
-    for (; next; next = PyThreadState_Next(next)) {
-        if (next->thread_id == ident) {
-            state = next;
-        }
-    }
+    PyThreadState *state = state_of(PyInterpreterState_Main(), ident);
     int number = 0;
     while (number < THREADS && atomic_load(&places[number].state)) {
         number++;

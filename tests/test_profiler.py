@@ -66,7 +66,7 @@ def test_a_profile_names_what_burns(profiler: Profiler) -> None:
     assert 1 == total
     assert f"{__name__}.burn" == records[0].name
     assert 0.5 == pytest.approx(records[0].usage.cpu_seconds, abs=0.1)
-    assert records[0].hits > 20
+    assert records[0].hits > 5
     assert "burn" in profiler.show()
 
 

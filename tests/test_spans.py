@@ -1,5 +1,6 @@
 """Whose span is current on another thread: true for threads, pools, tasks and greenlets, or none."""
 
+import _thread
 import asyncio
 import contextvars
 import subprocess
@@ -206,6 +207,18 @@ def test_threads_that_do_not_exist() -> None:
     thread.join()
     assert span_of(thread.ident or 0) is None
     assert span_of(0) is None
+
+
+def test_a_thread_that_creates_others() -> None:
+    """It is not taken for one of these, which bear its ident in 3.11 until they come to run."""
+    with TRACER.start_as_current_span("creating") as span:
+        found = set()
+        for _ in range(2000):
+            _thread.start_new_thread(int, ())
+            seen_now = span_of(threading.get_ident())
+            found.add(seen_now and (seen_now.trace_id, seen_now.span_id))
+
+    assert {ids(span)} == found
 
 
 def test_without_tracing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The engine `ticks`: CPU as the kernel counts it, waits as the samples show them."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -457,6 +458,46 @@ def test_a_thread_that_blocks_the_signal_is_left_alone(engine: Engine) -> None:
     assert named(engine.drain(), "block").cpu_seconds > 0.08
 
 
+def test_a_thread_that_blocks_the_signal_later_is_left_alone_from_then_on(engine: Engine) -> None:
+    """The next samples notice: it may be about to wait for signals."""
+
+    def block() -> None:
+        while not go.is_set():
+            pass
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
+        while not over.is_set():
+            pass
+
+    def sample_until(count: int) -> int:
+        deadline = time.monotonic() + 20
+        while timers() != count and time.monotonic() < deadline:
+            time.sleep(0.02)
+            engine.sample(0.0)
+        return timers()
+
+    go, over = threading.Event(), threading.Event()
+    with threads(block):
+        before = sample_until(1)
+        go.set()
+        after = sample_until(0)
+        over.set()
+
+    assert (1, 0) == (before, after)
+
+
+def test_a_thread_that_can_have_no_timer_is_not_asked_for_one_again(engine: Engine) -> None:
+    """It is an error, once; the thread's CPU is counted all the same."""
+    limits = resource.getrlimit(resource.RLIMIT_SIGPENDING)
+    resource.setrlimit(resource.RLIMIT_SIGPENDING, (0, limits[1]))
+    try:
+        stacks = observe(engine, lambda: burn(0.4))
+    finally:
+        resource.setrlimit(resource.RLIMIT_SIGPENDING, limits)
+
+    assert ["timer"] == engine.errors
+    assert named(stacks, "burn").cpu_seconds > 0.3
+
+
 @pytest.mark.parametrize("number", [signal.SIGURG, signal.SIGPROF])
 def test_whoever_takes_the_signal_later_has_it(engine: Engine, number: int) -> None:
     """The engine stands back, says so, and goes on as the portable one."""
@@ -563,6 +604,28 @@ def test_threads_that_come_and_go_leave_no_timer(engine: Engine) -> None:
 
     assert timers() <= 3
     assert len(engine._tickers) == timers()
+
+
+def test_threads_that_block_the_signal_are_forgotten_when_they_end(engine: Engine) -> None:
+    """However many of them come and go."""
+
+    def block() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
+        blocking.release()
+        over.acquire()
+
+    blocking, over = threading.Semaphore(0), threading.Semaphore(0)
+    remembered = []
+    for _ in range(6):
+        with threads(*[block] * 5):
+            for _ in range(5):
+                blocking.acquire()
+            engine.sample(0.0)
+            remembered.append(len(engine._deaf))
+            over.release(5)
+
+    assert 5 == remembered[0]
+    assert max(remembered) <= 10  # whoever has an ident of theirs is told from them a sample later
 
 
 def test_code_is_not_held_for_ever(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

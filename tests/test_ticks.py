@@ -598,6 +598,22 @@ def test_a_signal_is_not_claimed_from_others() -> None:
     assert [1] == got
 
 
+def test_what_is_ours_is_not_taken_again() -> None:
+    """Whoever sets a handler from C, without the GIL, could be run over each time."""
+    before, after = (ctypes.create_string_buffer(152) for _ in range(2))  # glibc's struct sigaction
+    _ticks.claim()
+    try:
+        LIBC.sigaction(signal.SIGURG, None, before)
+        before[8:16] = bytes(8)  # a mask that we do not set
+        LIBC.sigaction(signal.SIGURG, before, None)
+        taken = _ticks.claim()
+        LIBC.sigaction(signal.SIGURG, None, after)
+    finally:
+        _ticks.release()
+
+    assert (0, before.raw[:16]) == (taken, after.raw[:16])
+
+
 def test_a_signal_that_is_no_tick_is_nothing() -> None:
     """As it is by default."""
     _ticks.claim()
@@ -732,11 +748,10 @@ def test_a_subinterpreter_arms_nobody() -> None:
     )
 
 
-def run(program: str, *arguments: str) -> str:
+def run(program: str, *arguments: str, folder: Path | None = None) -> str:
     """Return what a program prints that ends well."""
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60
-    )
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
     assert (0, "") == (done.returncode, done.stderr)
     return done.stdout
 
@@ -756,6 +771,25 @@ def test_a_process_without_timers_is_told_so() -> None:
 def test_where_reading_kills_only_a_child_dies() -> None:
     """A filter of system calls that kills whoever reads memory so: the ticks are not to be had."""
     assert "process_vm_readv is not allowed\n" == run(_FILTERED, "kill")
+
+
+def test_the_child_that_dies_leaves_no_core_file(tmp_path: Path) -> None:
+    """It would be one of the host's memory."""
+    allowed = (
+        "import resource\n"
+        "_, most = resource.getrlimit(resource.RLIMIT_CORE)\n"
+        "resource.setrlimit(resource.RLIMIT_CORE, (most, most))\n"
+    )
+    run(allowed + _FILTERED, "kill", folder=tmp_path)
+
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_without_proc_there_are_no_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody could tell which threads wait for the signal."""
+    monkeypatch.setattr("ox_otel._probe.blocked_by", lambda _: None)
+
+    assert "/proc does not tell which signals a thread blocks" == obstacle()
 
 
 def test_where_reading_is_refused_that_is_said() -> None:

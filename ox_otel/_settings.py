@@ -88,7 +88,7 @@ class Settings:
         as_number(0.001, 60),
         "seconds from 0.001 to 60",
         "mean time between two samples; with ticks, a thread has two in so much of its CPU, and "
-        "samples come each five intervals",
+        "samples come each five intervals, or as often as with `threads` while threads come and go",
     )
     recorders: tuple[str | Recorder, ...] = _setting(
         ("prometheus",),

@@ -26,6 +26,13 @@ from ox_otel.recorders import Stack, Usage
 PACE = 5
 """Intervals from one sample to the next."""
 
+RESTLESS = 5 * PACE
+"""Samples, an interval apart, after one that met a new thread.
+
+Who is not there for long is seen by chance, and has a timer only once it has been seen: where each
+request has a thread of its own, all that it uses would go unseen otherwise.
+"""
+
 TICKS_AN_INTERVAL = 2
 """So many ticks come of a thread that uses CPU for one interval."""
 
@@ -83,6 +90,7 @@ class Ticks(Threads):
         self._tickers: dict[int, Ticker] = {}  # by ident
         self._by_handle: dict[int, Ticker] = {}
         self._deaf: set[Thread] = set()
+        self._restless = 0  # samples to be taken an interval apart
         self._batches = 0  # since all clocks were read because it was time
         self._batch_at = 0
 
@@ -97,6 +105,8 @@ class Ticks(Threads):
         if moved is None:
             moved = super().sample(delay)
             self._arm(ident for ident in self._moving if ident in self._threads)
+        self._restless = max(self._restless - 1, 0)
+        self.pace = Threads.pace if self._restless else PACE
         self._take()
         self._leave_alone()
         self._strangers.introduce()
@@ -163,6 +173,7 @@ class Ticks(Threads):
         self._stand_back("")
         self.name, self.pace = Ticks.name, Ticks.pace
         self._deaf = set()
+        self._restless = 0
         super().reset()
 
     def _obstacle(self) -> str:
@@ -304,6 +315,8 @@ class Ticks(Threads):
         """Make the acquaintance of a new thread, which may have the ident of one that has ended."""
         if ident in self._tickers:
             self._disarm(self._tickers[ident])
+        if self._previous and ident not in self._away:
+            self._restless = RESTLESS
         return super()._meet(ident)
 
     def _forget(self) -> None:

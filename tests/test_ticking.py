@@ -26,7 +26,7 @@ from ox_otel._interpreter import frames_of_threads
 from ox_otel._names import Names
 from ox_otel._pipeline import Pipeline
 from ox_otel._settings import Settings
-from ox_otel._ticking import Ticks
+from ox_otel._ticking import PACE, RESTLESS, Ticks
 from ox_otel.recorders import UNPLACED, Function, Stack, Usage
 
 
@@ -429,7 +429,7 @@ def test_ticks_that_do_not_come_are_said_to_be_unplaced(engine: Engine) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
         burn(0.3)
 
-    used = named(observe(engine, block), "block")
+    used = named(observe(engine, block), "run")
 
     assert used.cpu_seconds == pytest.approx(0.35, abs=0.03)
 
@@ -626,6 +626,40 @@ def test_threads_that_block_the_signal_are_forgotten_when_they_end(engine: Engin
 
     assert 5 == remembered[0]
     assert max(remembered) <= 10  # whoever has an ident of theirs is told from them a sample later
+
+
+def test_samples_come_closer_while_threads_come_and_go() -> None:
+    """Where each piece of work has a thread of its own, most of it is seen all the same."""
+    began = time.process_time()
+    with ox_otel.Profiler(ox_otel.Settings(engine="ticks", max_overhead=1)) as profiler:
+        while time.process_time() - began < 1.5:
+            with threads(lambda: burn(0.015)):
+                pass
+        counted = profiler.snapshot()
+        used = time.process_time() - began - counted.overhead_seconds
+
+    seen = sum(usage.self_cpu_seconds for usage in counted.functions.values())
+    assert seen > 0.55 * used
+
+
+def test_samples_are_rare_again_once_no_thread_is_new(engine: Engine) -> None:
+    """And so they are where all threads were there from the beginning."""
+    paces = []
+    with Walker() as walker:
+        for _ in range(2):
+            engine.sample(0.0)
+            walker.step()
+            paces.append(engine.pace)
+        with Walker():
+            burn(0.001)
+            engine.sample(0.0)
+            for _ in range(RESTLESS):
+                paces.append(engine.pace)
+                walker.step()
+                engine.sample(0.0)
+    paces.append(engine.pace)
+
+    assert [PACE, PACE, *[1] * (RESTLESS - 1), PACE, PACE] == paces
 
 
 def test_code_is_not_held_for_ever(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,16 +172,21 @@ def handle():
     render()
     hostile()
 
-def rest():
-    threading.Event().wait(0.02)
+def rest(seconds):
+    threading.Event().wait(seconds)
 
 def serve():
     while True:
         handle()
-        rest()
+        rest(0.02)
+
+def idle():  # on a busy machine who serves may wait longer for a core than in a rest
+    while True:
+        rest(1)
 
 profiler = ox_otel.install(max_overhead=1)
 threading.Thread(target=serve, daemon=True).start()
+threading.Thread(target=idle, daemon=True).start()
 if not profiler.url:  # an application of its own serves it, below a prefix, to whoever comes
     from ox_otel.wsgi import app
     from werkzeug.exceptions import NotFound

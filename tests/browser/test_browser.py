@@ -116,10 +116,10 @@ def test_by_keyboard_alone(page) -> None:
     assert "__main__.render" == told(page)
     page.press("#flame", Keys.ARROW_LEFT, Keys.ARROW_UP)
     assert "__main__.handle" == told(page)
-    page.press("#flame", Keys.ENTER)
-    assert page.widths()["__main__.handle"] > 0.99
+    page.press("#flame", Keys.ARROW_DOWN, Keys.ENTER)
+    assert page.widths()[PRICE] > 0.99
     page.press("#flame", Keys.ESCAPE)
-    assert page.widths()["__main__.handle"] < 0.99
+    assert page.widths()[PRICE] < 0.99
     assert TOTAL == told(page)
 
 

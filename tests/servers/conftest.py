@@ -218,15 +218,19 @@ def prove_recycled() -> Callable[..., None]:
 def prove(tmp_path: Path) -> Callable[..., None]:
     """Prove of a running server what holds for every one, then stop it."""
 
-    def prove(
+    def prove(  # noqa: PLR0913 - what servers differ in
         service: Service,
         *,
         workers: int,
         idle: int = 0,
         status: int = 0,
         stop_seconds: float = STOP_SECONDS,
+        told: float = 0.8,
     ) -> None:
-        """Load the *service*, whose *workers* answer; *idle* others are sampled besides."""
+        """Load the *service*, whose *workers* answer; *idle* others are sampled besides.
+
+        At least so much of their CPU must be *told*.
+        """
         with service.load() as answers:
             service.wait_for(lambda: "burned" in answers, "an answer")
             first = answers.index("burned")
@@ -243,7 +247,7 @@ def prove(tmp_path: Path) -> Callable[..., None]:
         }
         for journal in after.values():
             _assert_conserved(journal)
-        _assert_true(before, after)
+        assert told <= _told(before, after) <= 1.2
         assert [] == [
             (pid, kept_before[pid], kept)
             for pid, kept in kept_after.items()
@@ -275,12 +279,11 @@ def _assert_conserved(journal: Journal) -> None:
     )
 
 
-def _assert_true(before: dict[int, Journal], after: dict[int, Journal]) -> None:
-    """All workers together have the CPU that the kernel counted for them, and none of it twice."""
+def _told(before: dict[int, Journal], after: dict[int, Journal]) -> float:
+    """Return how much of the CPU that the kernel counted for all workers together they have told."""
 
     def gained(name: str) -> float:
         return sum(journal[name] - before[pid][name] for pid, journal in after.items())
 
-    told = gained("cpu ox_profile_observed_seconds_total")
     counted = gained("process_time") - gained("ox_profile_overhead_seconds_total")
-    assert told == pytest.approx(counted, rel=0.2)
+    return gained("cpu ox_profile_observed_seconds_total") / counted

@@ -17,4 +17,5 @@ def test_the_reloader_has_one_profiled_process_at_a_time(serve, prove, tmp_path)
         watched.write_text("changed")
         service.wait_for(lambda: 2 == len(service.workers()), "another process is sampled")
 
-    prove(service, workers=1, idle=1)
+    # each request has a thread of its own, of which some are over before they are seen
+    prove(service, workers=1, idle=1, told=0.6)

@@ -18,7 +18,7 @@ PROGRAM = """
 import time
 
 def burn():
-    end = time.thread_time() + 0.3
+    end = time.thread_time() + 0.7
     while time.thread_time() < end:
         sum(range(1000))
 """

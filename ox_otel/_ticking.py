@@ -315,7 +315,7 @@ class Ticks(Threads):
         """Make the acquaintance of a new thread, which may have the ident of one that has ended."""
         if ident in self._tickers:
             self._disarm(self._tickers[ident])
-        if self._previous and ident not in self._away:
+        if ident not in self._away:
             self._restless = RESTLESS
         return super()._meet(ident)
 

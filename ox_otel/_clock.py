@@ -58,7 +58,6 @@ class Schedule:
         self._due = inf
         self._moved_at = 0.0
         self._quiet = 0.0
-        self._unpaid = 0.0
 
     @property
     def stretched(self) -> float:
@@ -111,11 +110,9 @@ class Schedule:
             self._due = now + self._gap()
 
     def charge(self, cpu_seconds: float, samples: int) -> None:
-        """Learn what profiling cost, all told, while *samples* were taken; without any, the next pay."""
-        self._unpaid += cpu_seconds
+        """Learn what profiling cost, all told, while *samples* were taken."""
         if samples:
-            newest = self._unpaid / samples
-            self._unpaid = 0.0
+            newest = cpu_seconds / samples
             smoothed = self._sample_cost + _SMOOTHING * (newest - self._sample_cost)
             self._sample_cost = max(newest, smoothed)  # dearer at once, cheaper by and by
 

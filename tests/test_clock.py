@@ -75,16 +75,6 @@ def test_the_budget_stretches_the_interval_and_lets_it_come_back() -> None:
     assert 0.02 == seen[-1]
 
 
-def test_batches_without_samples_count_in_the_budget() -> None:
-    """When samples are rarer than batches, what these cost is theirs."""
-    schedule = Schedule(0.02, 0.01, Random(1))
-    for _ in range(4):
-        schedule.charge(0.01, 0)
-    schedule.charge(0.01, 50)
-
-    assert 0.1 <= schedule.stretched <= 0.12
-
-
 def test_the_budget_never_stops_sampling_altogether() -> None:
     """However dear a sample is, the next one comes."""
     schedule = Schedule(0.02, 0.0001, Random(1))

@@ -414,7 +414,9 @@ def test_started_by_many_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
             for _ in range(4):
                 threads.submit(profiler.start)
         deadline = time.monotonic() + 20
-        while not own_idents and time.monotonic() < deadline:  # who is started may come to run later
+        while (
+            not own_idents and time.monotonic() < deadline
+        ):  # who is started may come to run later
             time.sleep(0.01)
         assert 1 == len(own_idents)
 

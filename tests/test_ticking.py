@@ -495,7 +495,7 @@ def test_a_thread_that_can_have_no_timer_is_not_asked_for_one_again(engine: Engi
         resource.setrlimit(resource.RLIMIT_SIGPENDING, limits)
 
     assert ["timer"] == engine.errors
-    assert named(stacks, "burn").cpu_seconds > 0.3
+    assert named(stacks, "run").cpu_seconds > 0.3
 
 
 @pytest.mark.parametrize("number", [signal.SIGURG, signal.SIGPROF])

@@ -15,7 +15,6 @@ from typing import Any
 
 from ox_otel._fork import follow_forks
 from ox_otel._native import get_ident
-from ox_otel._signals import blocked_by
 
 if sys.platform == "linux":
     import resource
@@ -161,12 +160,6 @@ def native_id_of(clock: int) -> int:
     return ~(clock >> 3)
 
 
-def blocks_signal(native_id: int, signal: int) -> bool:
-    """Return whether a thread of this process has blocked a signal, or is gone."""
-    blocked = blocked_by(native_id)
-    return blocked is None or bool(blocked >> (signal - 1) & 1)
-
-
 def waits_of_ours() -> int:
     """Return how often the calling thread has given up its core in order to wait; without a pause.
 
@@ -175,23 +168,3 @@ def waits_of_ours() -> int:
     if sys.platform != "linux" or not hasattr(resource, "RUSAGE_THREAD"):  # which PyPy leaves out
         return 0
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-
-
-def core_wait(clock: int | None = None) -> float:
-    """Return how many seconds the thread with this CPU clock, or our own, has waited for a core.
-
-    Lets go of the GIL three times, which a busy process gives back only after 5 ms: not for every
-    sample. Returns 0 where the kernel does not tell.
-    """
-    task = "thread-self" if clock is None else f"self/task/{native_id_of(clock)}"
-    try:
-        file = os.open(f"/proc/{task}/schedstat", os.O_RDONLY)
-    except OSError:
-        return 0.0
-    try:
-        # nanoseconds on a core, and waiting for one (sched-stats in the kernel's documentation)
-        return int(os.read(file, 80).split()[1]) * 1e-9
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    finally:
-        os.close(file)

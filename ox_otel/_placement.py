@@ -19,12 +19,14 @@ of the call can, over time, so evidence is gathered by call site:
 `bench/` has the programs of known truth on which the rule was found and, others, tested.
 """
 
+import _thread
 import time
 from opcode import opmap
 from types import CodeType
 
-from ox_otel._interpreter import core_wait, waits_of_ours
+from ox_otel._interpreter import native_id_of, waits_of_ours
 from ox_otel._looks import Look, Site
+from ox_otel._tasks import core_wait
 
 PROMPT = 0.001
 """Seconds: served within them, a wake-up found the GIL free."""
@@ -89,7 +91,7 @@ class Placement:
 
     def __init__(self) -> None:
         self._sites = Sites()
-        self._core_wait = 0.0  # how long our own thread had waited for a core when last asked
+        self._core_wait = 0  # how long our own thread had waited for a core when last asked
         self._waits = 0  # how often it had waited for anything, when the last sample was over
 
     def forget(self) -> None:
@@ -124,11 +126,13 @@ class Placement:
         # was let go of and taken again under our nose, by whoever calls into C and does not burn
         if waits_of_ours() - self._waits > 4 + 2 * delay / SWITCH:
             return False
-        thread = look.thread
-        own_before, self._core_wait = self._core_wait, core_wait()
-        before, thread.core_wait = thread.core_wait, core_wait(thread.clock)
+        thread, clock = look.thread, look.thread.clock
+        if clock is None:
+            return False
+        own_before, self._core_wait = self._core_wait, core_wait(_thread.get_native_id())
+        before, thread.core_wait = thread.core_wait, core_wait(native_id_of(clock))
         waited = self._core_wait - own_before + thread.core_wait - before
-        return delay - waited >= SWITCH
+        return delay - 1e-9 * waited >= SWITCH
 
 
 def _clock_advances(look: Look) -> bool:

@@ -9,7 +9,7 @@ from types import CodeType
 from ox_otel import _ticks
 from ox_otel._looks import Stranger
 from ox_otel._native import get_ident
-from ox_otel._signals import blocked_by
+from ox_otel._tasks import blocked_by
 
 
 def obstacle() -> str:

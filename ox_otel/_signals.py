@@ -5,31 +5,14 @@ host starts from our threads, programs above all, inherits what they block: it c
 """
 
 import os
-import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ox_otel._tasks import blocked_by
+
 _FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT"}
 """Signals of the thread itself, which faulthandler must be able to take wherever it crashes."""
-
-
-def blocked_by(native_id: int) -> int | None:
-    """Return the signals that a thread of this process blocks, as bits from 0 for signal 1.
-
-    Returns None where there is no such thread, or the system does not tell.
-    """
-    try:
-        file = os.open(f"/proc/self/task/{native_id}/status", os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        blocked = re.search(rb"SigBlk:\s*(\w+)", os.read(file, 4096))
-    except OSError:
-        return None
-    finally:
-        os.close(file)
-    return None if blocked is None else int(blocked[1], 16)
 
 
 def take_none() -> None:

@@ -10,9 +10,11 @@ over the places at which the thread has ticked.
 from collections.abc import Iterable
 from heapq import nlargest
 
-from ox_otel._interpreter import core_wait
+from ox_otel._interpreter import native_id_of
 from ox_otel._looks import Thread
 from ox_otel._tallies import Ids, Tally
+from ox_otel._tasks import core_wait
+from ox_otel._ticks import read_task
 
 NOTABLE = 50_000_000
 """Nanoseconds of waiting from one batch to the next; with less, nobody is asked for what."""
@@ -55,7 +57,7 @@ class Ticker:
 
     def place_core_wait(self) -> None:
         """Count what it waited for a core since the last batch where it has ticked."""
-        before, self._core_wait = self._core_wait, round(1e9 * core_wait(self.thread.clock))
+        before, self._core_wait = self._core_wait, _core_wait(self.thread)
         if before is None or self._core_wait < before:
             return  # nobody had asked before, or it has ended
         waited = self.waited
@@ -90,3 +92,8 @@ def place_core_waits(tickers: Iterable[Ticker]) -> None:
         ticker.place_core_wait()
     for ticker in tickers:
         ticker.close(asked=ticker in asked)
+
+
+def _core_wait(thread: Thread) -> int:
+    clock = thread.clock
+    return 0 if clock is None else core_wait(native_id_of(clock), read_task)

@@ -13,13 +13,14 @@ from collections.abc import Set as AbstractSet
 
 from ox_otel import _ticks
 from ox_otel._fork import follow_forks
-from ox_otel._interpreter import blocks_signal, native_id_of
-from ox_otel._looks import Look, Site, Thread
+from ox_otel._interpreter import native_id_of
+from ox_otel._looks import Look, Site, Stranger, Thread
 from ox_otel._names import Names
 from ox_otel._spans import is_traced
 from ox_otel._strangers import Strangers
 from ox_otel._tallies import Ids, Tally
-from ox_otel._threads import UNNOTICED, Threads, cpu_of_others, read_clock
+from ox_otel._tasks import blocked_by
+from ox_otel._threads import MAX_STACKS, UNNOTICED, Threads, cpu_of_others, read_clock
 from ox_otel._tickers import Ticker, place_core_waits
 from ox_otel.recorders import Stack, Usage
 
@@ -35,6 +36,9 @@ request has a thread of its own, all that it uses would go unseen otherwise.
 
 TICKS_AN_INTERVAL = 2
 """So many ticks come of a thread that uses CPU for one interval."""
+
+TAKEN = 32
+"""Ticks that may be due before they are taken; a batch takes all."""
 
 PATIENCE = 50_000_000
 """Nanoseconds of CPU without a tick, or five periods, after which it is given up as not to be placed.
@@ -89,6 +93,8 @@ class Ticks(Threads):
         self._strangers = Strangers(names)
         self._tickers: dict[int, Ticker] = {}  # by ident
         self._by_handle: dict[int, Ticker] = {}
+        self._ids: dict[bytes, Ids] = {}  # of stacks, as ticks write them down
+        self._due = 0  # the CPU of all threads that tick since their ticks were taken
         self._deaf: set[Thread] = set()
         self._restless = 0  # samples to be taken an interval apart
         self._batches = 0  # since all clocks were read because it was time
@@ -104,11 +110,12 @@ class Ticks(Threads):
         moved = self._glance()
         if moved is None:
             moved = super().sample(delay)
-            self._arm(ident for ident in self._moving if ident in self._threads)
+            self._arm(self._moving & self._threads.keys() - self._tickers.keys())
         self._restless = max(self._restless - 1, 0)
         self.pace = Threads.pace if self._restless else PACE
-        self._take()
-        self._leave_alone()
+        if self._due > TAKEN * self._period:
+            self._take()
+            self._leave_alone()
         self._strangers.introduce()
         return moved
 
@@ -125,18 +132,17 @@ class Ticks(Threads):
         moved: list[tuple[Thread, int, Ids]] = []
         explained = self._explained
         for ident in self._moving:
-            ticker = self._tickers.get(ident)
-            cpu = read_clock(ticker.thread) if ticker else 0
-            if not ticker or not cpu:
+            thread = self._threads.get(ident)
+            cpu = read_clock(thread) if thread else 0
+            if not thread or not cpu:
                 return None
-            thread = ticker.thread
             if cpu != thread.cpu or not thread.seen:
-                stack = _ticks.look(ticker.handle) or ()
-                ids = tuple([frame for frame in stack if isinstance(frame, int)])
-                if not ids or len(ids) < len(stack):
+                ticker = self._tickers.get(ident)
+                stack = _ticks.look(ticker.handle) if ticker else None
+                if not stack or not isinstance(stack, bytes):
                     return None
                 explained += cpu - thread.cpu
-                moved.append((thread, cpu, ids[: self._max_depth]))
+                moved.append((thread, cpu, self._ids_of(stack)))
         if (others := cpu_of_others()) - explained >= UNNOTICED:
             return None
         self._now, self._others = now, others
@@ -154,6 +160,8 @@ class Ticks(Threads):
     def drain(self) -> dict[Stack, Usage]:
         """Return what each stack used since the last drain."""
         self._take()
+        if len(self._ids) > MAX_STACKS:
+            self._ids = {}
         for ticker in list(self._tickers.values()):
             if ticker.due > self._patience:
                 if not ticker.ticks:
@@ -189,8 +197,7 @@ class Ticks(Threads):
     def _stand_back(self, reason: str) -> None:
         """Leave all threads to the portable engine, for *reason*."""
         global _owner  # noqa: PLW0603
-        for ticker in list(self._tickers.values()):
-            self._disarm(ticker)
+        self._disarm_all()
         self.reason = reason
         self.name, self.pace = Threads.name, Threads.pace
         if _owner is self:
@@ -202,8 +209,7 @@ class Ticks(Threads):
     def _set_period(self, period: int) -> None:
         """Have each thread tick every *period* from now on, if that differs much."""
         if not 0.8 < self._period / period < 1.25:
-            for ticker in list(self._tickers.values()):
-                self._disarm(ticker)
+            self._disarm_all()
             self._period = period
 
     @property
@@ -219,10 +225,10 @@ class Ticks(Threads):
                 self._disarm(ticker)
 
     def _arm(self, idents: Iterable[int]) -> None:
-        """Give a timer to those of the threads that need one."""
+        """Give a timer to each of the threads that can have one."""
         for ident in idents:
             thread = self._threads[ident]
-            if ident in self._tickers or thread.clock is None or thread in self._deaf:
+            if thread.clock is None or thread in self._deaf:
                 continue
             if _is_deaf(thread):
                 self._deaf.add(thread)
@@ -240,6 +246,13 @@ class Ticks(Threads):
             ticker = Ticker(thread, handle)
             self._tickers[ident] = self._by_handle[handle] = ticker
 
+    def _disarm_all(self) -> None:
+        """End the ticks of all threads."""
+        if self._tickers:
+            self._take()
+        for ticker in list(self._tickers.values()):
+            self._disarm(ticker)
+
     def _disarm(self, ticker: Ticker) -> None:
         """End the ticks of a thread; what is due is not to be placed."""
         _ticks.disarm(ticker.handle)
@@ -256,6 +269,7 @@ class Ticks(Threads):
 
     def _take(self) -> None:
         """Count the ticks since the last time."""
+        self._due = 0
         for handle, weight, stack in _ticks.drain():
             ticker = self._by_handle.get(handle)
             if ticker is None:
@@ -266,14 +280,21 @@ class Ticks(Threads):
             elif not stack:
                 tally = self._tallies.unplaced((), ())
             else:
-                ticker.ids = tuple(
-                    [
-                        frame if isinstance(frame, int) else self._strangers.id_of(frame)
-                        for frame in stack[: self._max_depth]
-                    ]
-                )
+                ticker.ids = self._ids_of(stack)
                 tally = self._tallies.of(ticker.ids)
             ticker.tick(tally, weight, weight * self._period)
+
+    def _ids_of(self, stack: bytes | tuple[int | Stranger, ...]) -> Ids:
+        """Return the ids of a stack that a tick has written down, as deep as is looked at."""
+        if isinstance(stack, bytes):  # of a thread whose code is all known
+            ids = self._ids.get(stack)
+            if ids is None:
+                addresses = memoryview(stack).cast("P").tolist()
+                ids = self._ids[stack] = tuple(addresses[: self._max_depth])
+            return ids
+        id_of = self._strangers.id_of
+        frames = stack[: self._max_depth]
+        return tuple([frame if isinstance(frame, int) else id_of(frame) for frame in frames])
 
     def _place(self, look: Look, used: int, *, running: bool) -> None:
         """Count the CPU of a thread that ticks as due, that of others as the portable engine does."""
@@ -282,6 +303,7 @@ class Ticks(Threads):
             super()._place(look, used, running=running)
         else:
             ticker.due += used
+            self._due += used
 
     def _count_wait(self, thread: Thread, tally: Tally, waited: int) -> None:
         """Count waiting of a thread that ticks so that it can be placed anew when more is known."""
@@ -314,6 +336,7 @@ class Ticks(Threads):
     def _meet(self, ident: int) -> Thread:
         """Make the acquaintance of a new thread, which may have the ident of one that has ended."""
         if ident in self._tickers:
+            self._take()
             self._disarm(self._tickers[ident])
         if ident not in self._away:
             self._restless = RESTLESS
@@ -324,6 +347,7 @@ class Ticks(Threads):
         if _owner is self:
             _ticks.forget()
         self._strangers.forget()
+        self._ids = {}
         for ticker in self._tickers.values():
             ticker.ids = ()
         self._batches = 0
@@ -331,5 +355,8 @@ class Ticks(Threads):
 
 
 def _is_deaf(thread: Thread) -> bool:
-    clock = thread.clock
-    return clock is not None and blocks_signal(native_id_of(clock), signal.SIGURG)
+    """Return whether a thread blocks the signal of the ticks, or is gone."""
+    if thread.clock is None:
+        return False
+    blocked = blocked_by(native_id_of(thread.clock), _ticks.read_task)
+    return blocked is None or bool(blocked >> (signal.SIGURG - 1) & 1)

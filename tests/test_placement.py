@@ -60,22 +60,22 @@ def test_sites_are_bounded() -> None:
 @pytest.mark.parametrize(
     ("core_wait", "waits", "burns"),
     [
-        (0.0, 2, True),  # held for as long as it takes to force somebody out
-        (0.01, 2, False),  # cores were busy for as long as that
-        (0.0, 100, False),  # the GIL was let go of and taken again many times
+        (0, 2, True),  # held for as long as it takes to force somebody out
+        (10_000_000, 2, False),  # cores were busy for as long as that
+        (0, 100, False),  # the GIL was let go of and taken again many times
     ],
 )
 def test_a_delay_proves_burning_only_if_the_gil_was_held(
     monkeypatch: pytest.MonkeyPatch,
-    core_wait: float,
+    core_wait: int,
     waits: int,
     burns: bool,  # noqa: FBT001 - pytest gives it by name
 ) -> None:
     """A late sample is no proof where busy cores, or somebody who lets go, made it late."""
     asked = iter(range(1, 1000))
-    monkeypatch.setattr(_placement, "core_wait", lambda _=None: core_wait * next(asked))
+    monkeypatch.setattr(_placement, "core_wait", lambda _: core_wait * next(asked))
     monkeypatch.setattr(_placement, "waits_of_ours", lambda: waits * next(asked))
-    placement, thread = Placement(), Thread(1, None, 0, 0)
+    placement, thread = Placement(), Thread(1, 1, 0, 0)
     look = Look(thread, used=10 * BUSY, ids=SITE, site=SITE, interrupted=False, span=None)
     verdicts = [placement.running([look], 0.006, look.used) for _ in range(8)]
 

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from ox_otel._native import Worker
-from ox_otel._signals import as_host, blocked_by
+from ox_otel._signals import as_host
+from ox_otel._tasks import blocked_by
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of other threads")
 

@@ -15,7 +15,9 @@ from ox_otel.recorders import Function
 def kernel(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
     """Return the seconds that threads have waited for cores, by clock: what the kernel says."""
     said: dict[int, float] = {}
-    monkeypatch.setattr(_tickers, "core_wait", lambda clock: said.get(clock, 0.0))
+    monkeypatch.setattr(
+        _tickers, "_core_wait", lambda thread: round(1e9 * said.get(thread.clock, 0))
+    )
     return said
 
 
@@ -125,7 +127,7 @@ def test_nothing_is_lost_and_nothing_is_less_than_nothing(
     seen, ticked = tallies(*"abcde"[: len(waits)]), tallies(*"fghij"[: len(ticks)])
     with pytest.MonkeyPatch.context() as patch:
         for said in (0.0, core):
-            patch.setattr(_tickers, "core_wait", lambda _, said=said: said)
+            patch.setattr(_tickers, "_core_wait", lambda _, said=said: round(1e9 * said))
             for tally, waited in zip(seen, waits, strict=True):
                 one.wait(tally, waited)
             for tally, cpu in zip(ticked, ticks, strict=True):

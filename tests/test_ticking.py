@@ -760,7 +760,7 @@ def test_the_period_follows_the_interval() -> None:
     with threads(lambda: burn(0.3)):
         engine.sample(0.0)
         interval = 0.08
-        burn(0.001)
+        burn(0.05)  # so that the other one has moved, too
         engine.sample(0.0)
         period = engine._period
         counted = timers()

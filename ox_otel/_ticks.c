@@ -409,12 +409,12 @@ static int is_free(int signal) {
            (found.sa_handler == SIG_DFL || found.sa_handler == SIG_IGN);
 }
 
-static int taken_by_others(void) {
-    return !is_free(SIGPROF) ? SIGPROF : is_ours() || is_free(SIGNAL) ? 0 : SIGNAL;
+static int taken_by_others(int ours) {
+    return !is_free(SIGPROF) ? SIGPROF : ours || is_free(SIGNAL) ? 0 : SIGNAL;
 }
 
 static PyObject *taken(PyObject *module, PyObject *unused) {
-    return PyLong_FromLong(taken_by_others());
+    return PyLong_FromLong(taken_by_others(is_ours()));
 }
 
 PyDoc_STRVAR(claim_doc, "claim() -> int\n\n"
@@ -423,9 +423,9 @@ PyDoc_STRVAR(claim_doc, "claim() -> int\n\n"
 static PyObject *claim(PyObject *module, PyObject *unused) {
     /* in one with the question: a host's thread could take the signal in between two calls. One in C
        could even so: what is ours already is not taken again. */
-    int other = taken_by_others();
+    int ours = is_ours(), other = taken_by_others(ours);
     own_pid = getpid();
-    if (!other && !is_ours()) {
+    if (!other && !ours) {
         struct sigaction action = {.sa_sigaction = on_tick};
         action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
         sigfillset(&action.sa_mask); /* no other handler on top of ours */

@@ -101,8 +101,9 @@ class Profiler:
         It is called on a thread of its own, unless it is *quick*: then it neither waits nor takes
         long, and is called on the thread that samples.
         """
+        pipeline = self._pipeline  # first: a child that begins anew adds all that are known by then
         self._recorders = [*self._recorders, (recorder, quick)]
-        self._pipeline.add(recorder, quick=quick)
+        pipeline.add(recorder, quick=quick)
 
     def start(self) -> None:
         """Start the thread, sampling or paused as the settings have it; once it runs, do nothing."""

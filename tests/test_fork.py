@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ox_otel import _fork
+from ox_otel import Batch, Profiler, _fork
 from ox_otel._fork import WAIT_SECONDS, follow_forks, uncut
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -138,6 +138,23 @@ print(end(pid), profiler.status().state, profiler.url == url)
 def test_a_fork_behind_pythons_back() -> None:
     """A child in which no hook was called begins anew as soon as anybody asks."""
     assert ("0 paused ''\n0 paused True\n", "") == run(BYPASSED)
+
+
+def test_whoever_adds_a_recorder_is_the_first_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told everything once, though what it is added to begins anew just then."""
+
+    class Recorder:
+        def record(self, batch: Batch) -> None:
+            batches.append(batch)
+
+    batches: list[Batch] = []
+    profiler = Profiler()
+    monkeypatch.setattr(_fork, "_begun", {0: object()})  # as in such a child
+    profiler.add_recorder(Recorder(), quick=True)
+    with profiler:
+        profiler.snapshot()
+    assert batches
+    assert len(batches) == len({id(batch) for batch in batches})
 
 
 CUT = """

@@ -343,7 +343,7 @@ def test_a_master_is_sampled_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 HELD = """
 profiler = ox_otel.install(interval=0.005)
 until(lambda: profiler.status().samples)
-held = [profiler._changing, ox_otel._fork.uncut._door]
+held = [profiler._life._changing, ox_otel._fork.uncut._door]
 for lock in held: lock.acquire()  # by whoever starts, ends or forks right now
 def live():
     profiler.cancel()
@@ -363,8 +363,8 @@ def test_locks_that_others_hold_are_made_anew() -> None:
 
 
 LEFT = """
-import ox_otel._profiler, tempfile
-ox_otel._profiler.STOP_SECONDS = 15  # far from what a busy machine takes
+import ox_otel._life, tempfile
+ox_otel._life.STOP_SECONDS = 15  # far from what a busy machine takes
 class Hanging:
     def record(self, batch):
         hanging.set()
@@ -381,7 +381,7 @@ began = time.monotonic()
 pid = arbiter["spawn"]()
 if pid == 0:
     until(lambda: names() and names() != alone)
-    ox_otel._profiler.STOP_SECONDS = 0.1  # its recorder hangs, too
+    ox_otel._life.STOP_SECONDS = 0.1  # its recorder hangs, too
     ox_otel.uninstall()
     os._exit(0)
 print(time.monotonic() - began < 10, end(pid), names())

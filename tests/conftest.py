@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import hypothesis
 import pytest
+from asking import TOKEN
 from prometheus_client import REGISTRY
 
 import ox_otel
@@ -93,6 +94,14 @@ class Receiver:
         self.server.shutdown()
         self.server.server_close()
         self._thread.join()
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[ox_otel.Profiler]:
+    """The installed profiler, with a token."""
+    monkeypatch.setenv("OX_OTEL_TOKEN", TOKEN)
+    yield ox_otel.install(max_overhead=1)
+    ox_otel.uninstall()
 
 
 @pytest.fixture

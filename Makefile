@@ -14,7 +14,7 @@ demo: .venv/.demo ## a small shop under load, profiled: the page, and Prometheus
 	@scripts/debian-packages prometheus
 	.venv/bin/python examples/shop/demo.py
 
-test: $(wheel) ## every test, on one Python
+test: $(wheel) ## the tests, on one Python
 	@scripts/debian-packages $(servers)
 	scripts/test $(PYTHON) build/wheel/*.tar.gz build/test/$(PYTHON:/%=%)
 

@@ -1,4 +1,4 @@
-"""The profiler: the control over its threads, and what state it is in."""
+"""The profiler: what all others call, to control it and for its figures."""
 
 import os
 import time
@@ -9,23 +9,17 @@ from typing import Self
 
 from ox_otel._capture import CaptureError, wait_for, window
 from ox_otel._clock import since_epoch
-from ox_otel._ending import at_end, not_at_end
-from ox_otel._fork import WAIT_SECONDS, follow_forks, notice_fork
+from ox_otel._fork import follow_forks, notice_fork
 from ox_otel._interpreter import unsupported
-from ox_otel._native import Alarm, Worker, allocate_lock, get_ident, nap, own_idents
+from ox_otel._life import Life
+from ox_otel._native import get_ident, own_idents
 from ox_otel._pipeline import Pipeline, Places, series
 from ox_otel._recent import KEPT_SECONDS
 from ox_otel._sampling import Sampling
 from ox_otel._settings import Settings, accepted
-from ox_otel._status import State, Status, Wish, Wishes
+from ox_otel._status import Status, Wish, Wishes
 from ox_otel.profiles import Profile, stacks_of_tree
 from ox_otel.recorders import Answer, Batch, Recorder
-
-STOP_SECONDS = 1.0
-"""How long `cancel` and the end of the interpreter wait for the thread."""
-
-FLUSH_SECONDS = 0.5
-"""How long an answer waits for the newest figures."""
 
 
 class Profiler:
@@ -48,26 +42,19 @@ class Profiler:
         self.share: Callable[[Wish], None] = lambda _: None
         self._settings = settings or Settings()
         self._recorders: list[tuple[Recorder, bool]] = []  # and whether it is quick
-        self._obstacle = unsupported(self._settings.engine)
-        self._begin()
+        obstacle = unsupported(self._settings.engine)
+        self._begun = Life(self._settings, obstacle, self.cancel)
         follow_forks(self._begin_in_child, self._resume, self.hand_over)
 
-    def _begin(self) -> None:
-        self._begun = Sampling(self._settings)
-        self._changing = allocate_lock()  # held while the thread is started or ended
-        self._worker: Worker | None = None
-        self._failure = ""
-        self._handed_over = False
-
     @property
-    def _sampling(self) -> Sampling:
-        """What this very process samples: a child has its own, with the wishes of its parent."""
+    def _life(self) -> Life:
+        """That of this very process: a child has its own, with the wishes of its parent."""
         notice_fork()
         return self._begun
 
     @property
-    def _alarm(self) -> Alarm:
-        return self._sampling.alarm
+    def _sampling(self) -> Sampling:
+        return self._life.sampling
 
     @property
     def _pipeline(self) -> Pipeline:
@@ -88,7 +75,7 @@ class Profiler:
     @property
     def handed_over(self) -> bool:
         """Whether the workers that this process forks are profiled in its place."""
-        return self._handed_over
+        return self._life.handed_over
 
     @property
     def places(self) -> Places:
@@ -101,47 +88,30 @@ class Profiler:
         It is called on a thread of its own, unless it is *quick*: then it neither waits nor takes
         long, and is called on the thread that samples.
         """
+        pipeline = self._pipeline  # first: a child that begins anew adds all that are known by then
         self._recorders = [*self._recorders, (recorder, quick)]
-        self._pipeline.add(recorder, quick=quick)
+        pipeline.add(recorder, quick=quick)
 
     def start(self) -> None:
         """Start the thread, sampling or paused as the settings have it; once it runs, do nothing."""
-        sampling = self._sampling
-        if self._obstacle or not self._changing.acquire(timeout=STOP_SECONDS):
-            return
-        try:
-            if self._worker is not None and sampling.stopping:
-                self._worker.join(STOP_SECONDS)  # `cancel` has not waited any longer for it
-            if not self._alive():
-                sampling.paused = self._settings.start_paused
-                self._launch()
-        finally:
-            self._changing.release()
-
-    def _launch(self) -> None:
-        self._failure = ""
-        self._handed_over = False
-        self._begun.stopping = False
-        try:
-            self._worker = Worker(self._begun.run, "ox_otel")
-        except (RuntimeError, MemoryError, OSError) as error:
-            self._failure = f"no thread could be started: {error}"
-        else:
-            at_end(self.cancel)
+        self._life.start()
 
     def pause(self) -> None:
         """Stop sampling until `unpause`; paused, the thread does not wake up at all."""
-        self._sampling.paused = True
-        self._alarm.ring()
+        sampling = self._sampling
+        sampling.paused = True
+        sampling.alarm.ring()
 
     def unpause(self) -> None:
         """Sample again."""
-        self._sampling.paused = False
-        self._alarm.ring()
+        sampling = self._sampling
+        sampling.paused = False
+        sampling.alarm.ring()
 
     def is_paused(self) -> bool:
         """Return whether sampling waits for `unpause`."""
-        return self._sampling.paused and not self._sampling.stopping
+        sampling = self._sampling
+        return sampling.paused and not sampling.stopping
 
     def set_interval(self, seconds: float | str) -> None:
         """Have the interval be so many *seconds* from now on, as `OX_OTEL_INTERVAL` means it.
@@ -149,8 +119,9 @@ class Profiler:
         Raises:
             ConfigError: not a number from 0.001 to 60.
         """
-        self._sampling.schedule.interval = accepted("interval", seconds)
-        self._alarm.ring()
+        sampling = self._sampling
+        sampling.schedule.interval = accepted("interval", seconds)
+        sampling.alarm.ring()
 
     def wishes(self) -> Wishes:
         """Return what is wished at present, whatever the state."""
@@ -163,43 +134,24 @@ class Profiler:
         Only that of a recorder which hangs cannot be ended. It is left to the end of the process,
         which does not wait for it.
         """
-        self._end(STOP_SECONDS)
-
-    def _end(self, seconds: float) -> None:
-        """End our threads; wait for those of recorders *seconds* at most."""
-        deadline = time.monotonic() + seconds
-        self._sampling.stopping = True
-        self._handed_over = False  # workers that a master forks from now on are not sampled either
-        self._alarm.ring()
-        if self._worker_is_me() or not self._changing.acquire(timeout=STOP_SECONDS):
-            return
-        try:
-            self._sampling.stopping = True  # if somebody has started it in the meantime
-            self._alarm.ring()
-            if not self._alive() or (self._worker and self._worker.join(STOP_SECONDS)):
-                self._pipeline.join(deadline)
-                self._worker = None
-                not_at_end(self.cancel)
-        finally:
-            self._changing.release()
+        self._life.end()
 
     def hand_over(self) -> None:
         """Leave it to the workers of a server, which this process, its master, is about to fork."""
-        if self._alive() and not self._settings.master:
-            self._end(WAIT_SECONDS)  # a fork waits for no recorder longer than that
-            self._handed_over = True
+        self._life.hand_over()
 
     def status(self) -> Status:
         """Return the profiler as it is now."""
-        pipeline = self._pipeline
+        life = self._life
+        schedule, pipeline = life.sampling.schedule, life.sampling.pipeline
         counted = pipeline.counts.snapshot()
         last = pipeline.last_sample
-        state, reason = self._state()
+        state, reason = life.state()
         return Status(
             state=state,
             reason=reason,
             engine=pipeline.engine,
-            interval=self._sampling.schedule.stretched,
+            interval=schedule.stretched,
             samples=pipeline.samples,
             missed=counted.missed,
             errors=sum(counted.errors.values()),
@@ -212,17 +164,17 @@ class Profiler:
 
     def snapshot(self) -> Batch:
         """Return what happened since the start, up to now."""
-        self._flush()
+        self._life.flush()
         return self._pipeline.counts.snapshot()
 
     def query(self, pattern: str = "*", limit: int = 10) -> Answer:
         """Return the *limit* functions hottest at the top of the stack; see `CountingRecorder`."""
-        self._flush()
+        self._life.flush()
         return self._pipeline.counts.query(pattern, limit)
 
     def show(self, limit: int = 10) -> str:
         """Return the *limit* hottest functions as a table for people."""
-        self._flush()
+        self._life.flush()
         return self._pipeline.counts.show(limit)
 
     def capture(self, seconds: float | str, *, gone: Callable[[], bool] = lambda: False) -> Profile:
@@ -237,10 +189,11 @@ class Profiler:
             TooManyCapturesError: four are being made already.
             CaptureError: nothing is sampled at present; the message says why.
         """
-        length, sampling = window(seconds), self._sampling
+        length, life = window(seconds), self._life
+        sampling = life.sampling
         with sampling.pipeline.captures.another() as capture:
-            state, reason = self._state()  # what comes to rest from now on ends the capture
-            if state != "running" or self._worker_is_me():
+            state, reason = life.state()  # what comes to rest from now on ends the capture
+            if state != "running" or life.is_caller():
                 raise CaptureError(f"nothing can be captured: {reason or state}")
             wait_for(capture, length, sampling.alarm.ring, gone)
             return capture.profile(sampling.schedule.stretched)
@@ -293,55 +246,11 @@ class Profiler:
         """Count an error of one of the kinds that the metrics know."""
         self._pipeline.count_error(kind)
 
-    def _alive(self) -> bool:
-        return self._worker is not None and self._worker.alive()
-
     def _begin_in_child(self) -> None:
-        """Begin anew in a forked child, with all wishes but without locks, figures and threads."""
-        before, handed_over = self._begun, self._handed_over
-        before.pipeline.captures.end()  # a green thread that waits for one lives on here
         self.url = ""
-        self._begin()
-        self._begun.stopping = before.stopping and not handed_over
-        self._begun.paused = before.paused
-        self._begun.schedule.interval = before.schedule.interval
+        self._begun = self._begun.in_child()
         for recorder, quick in self._recorders:
-            self._begun.pipeline.add(recorder, quick=quick)
-        not_at_end(self.cancel)
+            self._begun.sampling.pipeline.add(recorder, quick=quick)
 
     def _resume(self) -> None:
-        """Sample the child, if that was wished of its parent."""
-        if not self._begun.stopping:
-            self._launch()
-
-    def _worker_is_me(self) -> bool:
-        return self._worker is not None and self._worker.ident == get_ident()
-
-    def _state(self) -> tuple[State, str]:
-        if self._obstacle:
-            return "unsupported", self._obstacle
-        if self._failure:
-            return "failed", self._failure
-        if self._handed_over:
-            return "stopped", "the workers that this process forks are profiled in its place"
-        if self._sampling.stopping:
-            return "stopped", ""
-        if not self._alive():
-            return "failed", "the thread has ended"
-        if self._sampling.paused:
-            return "paused", ""
-        if self._sampling.suspension:
-            return "suspended", self._sampling.suspension
-        hanging = self._pipeline.hanging()
-        if hanging:
-            return "running", f"does not return from a delivery: {', '.join(hanging)}"
-        return "running", self._pipeline.reason
-
-    def _flush(self) -> None:
-        """Have the thread make a batch of what it has; wait for it half a second at the most."""
-        if not self._alive() or self._worker_is_me() or self._pipeline.is_recorder():
-            return  # or what a recorder asks would give it the next batch, on and on
-        before, deadline = self._pipeline.flushes, time.monotonic() + FLUSH_SECONDS
-        self._alarm.ring()
-        while self._pipeline.flushes == before and time.monotonic() < deadline:
-            nap(0.001)
+        self._begun.resume()

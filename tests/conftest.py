@@ -1,14 +1,23 @@
-"""What holds for every test: it finds nothing of ours in the process, and leaves nothing."""
+"""What holds for every test: it finds nothing of ours in the process, and leaves nothing.
+
+And what tests of all kinds need: programs, ports, a collector, requests.
+"""
 
 import os
+import shutil
+import socket
 import sys
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import NamedTuple
 
 import hypothesis
 import pytest
+from asking import TOKEN
 from prometheus_client import REGISTRY
 
 import ox_otel
@@ -88,8 +97,76 @@ class Receiver:
 
 
 @pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[ox_otel.Profiler]:
+    """The installed profiler, with a token."""
+    monkeypatch.setenv("OX_OTEL_TOKEN", TOKEN)
+    yield ox_otel.install(max_overhead=1)
+    ox_otel.uninstall()
+
+
+@pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """A collector that takes everything, until it is told otherwise."""
     receiver = Receiver()
     yield receiver
     receiver.close()
+
+
+@pytest.fixture(scope="session")
+def installed() -> Callable[[str], str]:
+    """What returns the path of a program; without it tests are skipped, but in CI they fail."""
+
+    def installed(program: str) -> str:
+        path = shutil.which(program)
+        if path is None:
+            missing = f"{program} is not installed"
+            pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+        return path
+
+    return installed
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """What returns a port on 127.0.0.1 that nothing listens on, another one each time."""
+
+    def free_port() -> int:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            return int(listener.getsockname()[1])
+
+    return free_port
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[..., AbstractContextManager[list[str]]]:
+    """What sends requests to an address while a block runs; it yields their answers, which grow.
+
+    An error is an answer too, but for those of a server that is *starting*, before its first answer.
+    """
+
+    @contextmanager
+    def load(url: str, *, starting: bool = False) -> Iterator[list[str]]:
+        answers: list[str] = []
+        over = Event()
+
+        def client() -> None:
+            while not over.wait(0.02):
+                counts = not starting or bool(answers)
+                try:
+                    with urllib.request.urlopen(url, timeout=60) as answer:
+                        answers.append(str(answer.read().decode()))
+                except (OSError, HTTPException) as error:
+                    if counts:
+                        answers.append(str(error))
+
+        clients = [Thread(target=client) for _ in range(4)]
+        for thread in clients:
+            thread.start()
+        try:
+            yield answers
+        finally:
+            over.set()
+            for thread in clients:
+                thread.join()
+
+    return load

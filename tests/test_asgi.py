@@ -8,9 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import pytest
+from asking import BEARER, Answer, answered, by_asgi, scope, tell
 from prometheus_client import REGISTRY
 
 import ox_otel
@@ -19,25 +19,7 @@ from ox_otel._native import Worker
 from ox_otel.asgi import MAX_ANSWERS
 from ox_otel.http import MAX_BODY
 
-TOKEN = "0123456789abcdef"  # noqa: S105
-BEARER = {"authorization": f"Bearer {TOKEN}"}
 DISCONNECT = {"type": "http.disconnect"}
-
-
-class Answer(NamedTuple):
-    """What a server is told; names of *headers* are in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-@pytest.fixture
-def profiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[ox_otel.Profiler]:
-    """The installed profiler, with a token."""
-    monkeypatch.setenv("OX_OTEL_TOKEN", TOKEN)
-    yield ox_otel.install(max_overhead=1)
-    ox_otel.uninstall()
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +74,7 @@ class Slow:
 
 
 @pytest.fixture
-def slow(profiler: ox_otel.Profiler) -> Iterator[Slow]:
+def slow(guarded: ox_otel.Profiler) -> Iterator[Slow]:
     """A collector that holds up every scrape."""
     slow = Slow()
     REGISTRY.register(slow)
@@ -101,138 +83,12 @@ def slow(profiler: ox_otel.Profiler) -> Iterator[Slow]:
     REGISTRY.unregister(slow)
 
 
-def scope(path: str = "/status", method: str = "GET", **headers: str) -> dict[str, object]:
-    """Return the scope of a request for *path*, mounted as servers and Starlette have it."""
-    return {
-        "type": "http",
-        "method": method,
-        "root_path": "/ox_otel",
-        "path": f"/ox_otel{path}",
-        "query_string": b"",
-        "client": ("127.0.0.1", 4711),
-        "headers": [
-            (b"host", b"localhost"),
-            *((name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()),
-        ],
-    }
-
-
-async def tell(app, scope: dict[str, object], *said: dict[str, object]) -> list[dict[str, object]]:
-    """Return what *app* tells a server that says what the client says, and then nothing more."""
-    waiting, told = list(said), []
-
-    async def receive() -> dict[str, object]:
-        return waiting.pop(0) if waiting else await asyncio.Future()
-
-    async def send(message: dict[str, object]) -> None:
-        told.append(message)
-
-    async with asyncio.timeout(30):
-        await app(scope, receive, send)
-    return told
-
-
-async def answered(app, scope: dict[str, object], *bodies: bytes) -> Answer:
-    """Return the answer of *app* to a request whose body comes in these parts."""
-    parts = [
-        {"type": "http.request", "body": body, "more_body": more > 0}
-        for more, body in zip(range(len(bodies))[::-1], bodies, strict=True)
-    ]
-    start, body = await tell(app, scope, *(parts or [{"type": "http.request"}]))
-    assert ("http.response.start", "http.response.body") == (start["type"], body["type"])
-    headers = {name.decode(): value.decode() for name, value in start["headers"]}
-    return Answer(start["status"], headers, body["body"])
-
-
-def ask(app, *words: str, body: tuple[bytes, ...] = (), **headers: str) -> Answer:
-    """Return the answer of *app* to a request, as `scope` makes it."""
-    return asyncio.run(answered(app, scope(*words, **headers), *body))
-
-
-def test_without_a_token_nobody_sees_anything_but_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even a request that comes from this machine, by its name: so do all behind a proxy."""
-    monkeypatch.delenv("OX_OTEL_TOKEN", raising=False)
-    ox_otel.install()
-    app = ox_otel.asgi.app()
-
-    assert 200 == ask(app, "/metrics").status
-    for path in ("/", "/status"):
-        assert 403 == ask(app, path).status
-        assert 403 == ask(app, path, x_forwarded_for="127.0.0.1", **BEARER).status
-    assert 403 == ask(app, "/pause", "POST").status
-    assert not ox_otel.get().is_paused()
-    ox_otel.uninstall()
-
-
-def test_with_the_token_everything_is_served(profiler: ox_otel.Profiler) -> None:
-    """By whatever name the server is called, what is seen and changed is the installed profiler."""
-    app = ox_otel.asgi.app()
-
-    for path in ("/", "/status", "/metrics"):
-        assert 200 == ask(app, path, **BEARER).status
-    assert 401 == ask(app).status
-    assert 401 == ask(app, authorization=f"Bearer {TOKEN[:-1]}").status
-    assert "paused" == json.loads(ask(app, "/pause", "POST", **BEARER).body)["state"]
-    assert profiler.is_paused()
-
-
-def test_a_header_that_comes_twice(profiler: ox_otel.Profiler) -> None:
+def test_a_header_that_comes_twice(guarded: ox_otel.Profiler) -> None:
     """Two tokens are none, however they are written."""
     twice = scope(**BEARER)
     twice["headers"].append((b"Authorization", BEARER["authorization"].encode()))
 
     assert 401 == asyncio.run(answered(ox_otel.asgi.app(), twice)).status
-
-
-def test_whom_the_host_lets_in(profiler: ox_otel.Profiler) -> None:
-    """They need no token, but their browser may still not be sent by another site."""
-    app = ox_otel.asgi.app(allow=lambda scope: scope.get("user") == "ada")
-
-    def status(user: str, *words: str, **headers: str) -> int:
-        request = {**scope(*words, **headers), "user": user}
-        return asyncio.run(answered(app, request)).status
-
-    assert 401 == status("eve")
-    assert 200 == status("ada")
-    assert 200 == status("eve", **BEARER)
-    assert 403 == status("ada", "/pause", "POST", origin="http://evil.example")
-    assert not profiler.is_paused()
-
-
-@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
-def test_only_true_lets_in(profiler: ox_otel.Profiler) -> None:
-    """What is merely something lets in nobody: a coroutine that would have said no, for one."""
-
-    async def nobody(_: object) -> bool:
-        return False
-
-    assert 401 == ask(ox_otel.asgi.app(allow=nobody)).status
-    assert 401 == ask(ox_otel.asgi.app(allow=lambda _: "yes")).status
-
-
-def test_what_the_host_raises_lets_nobody_in(profiler: ox_otel.Profiler) -> None:
-    """It reaches the server, which tells its own log; scrapers, who need no leave, never meet it."""
-
-    def broken(_: object) -> bool:
-        raise LookupError
-
-    app = ox_otel.asgi.app(allow=broken)
-    with pytest.raises(LookupError):
-        ask(app)
-    assert 200 == ask(app, "/metrics").status
-
-
-def test_without_metrics(profiler: ox_otel.Profiler) -> None:
-    """Where they are not wanted, they are not there, whoever asks."""
-    app = ox_otel.asgi.app(metrics=False)
-
-    assert 404 == ask(app, "/metrics", **BEARER).status
-    assert 200 == ask(app, **BEARER).status
-
-
-def test_nothing_is_installed() -> None:
-    """What is not there yet is a reason to come again, and none to fail."""
-    assert 503 == ask(ox_otel.asgi.app(), "/metrics").status
 
 
 PATHS = {
@@ -251,7 +107,7 @@ PATHS = {
 
 
 @pytest.mark.parametrize(("where", "status"), PATHS.items())
-def test_the_prefix(profiler: ox_otel.Profiler, where: tuple[str, str], status: int) -> None:
+def test_the_prefix(guarded: ox_otel.Profiler, where: tuple[str, str], status: int) -> None:
     """It is taken off once, whole, wherever the server leaves it; the root ends with a slash."""
     prefix, path = where
     request = {**scope(**BEARER), "root_path": prefix, "path": path}
@@ -261,32 +117,21 @@ def test_the_prefix(profiler: ox_otel.Profiler, where: tuple[str, str], status: 
     assert (status == 308) == ("./ox_otel/" == answer.headers.get("location"))
 
 
-def test_a_form(profiler: ox_otel.Profiler) -> None:
+def test_a_form(guarded: ox_otel.Profiler) -> None:
     """The body of a request may come in parts."""
-    answer = ask(ox_otel.asgi.app(), "/interval", "POST", body=(b"seco", b"", b"nds=0.5"), **BEARER)
+    request = scope("/interval", "POST", **BEARER)
+    answer = asyncio.run(answered(ox_otel.asgi.app(), request, b"seco", b"", b"nds=0.5"))
 
     assert 0.5 == json.loads(answer.body)["interval"]
 
 
-def test_a_body_that_is_too_long(profiler: ox_otel.Profiler) -> None:
+def test_a_body_that_is_too_long(guarded: ox_otel.Profiler) -> None:
     """It is refused as soon as it is: the rest need not come."""
     request = scope("/interval", "POST", **BEARER)
     part = {"type": "http.request", "body": b"x" * MAX_BODY, "more_body": True}
     start, _ = asyncio.run(tell(ox_otel.asgi.app(), request, part, part))
 
     assert 413 == start["status"]
-
-
-def test_the_head_of_an_answer(profiler: ox_otel.Profiler) -> None:
-    """HEAD gets the headers of a GET, the length of its body included, and no body."""
-    answer = ask(ox_otel.asgi.app(), "/status", "HEAD", **BEARER)
-
-    assert (200, b"") == (answer.status, answer.body)
-    assert int(answer.headers["content-length"]) > 100
-    assert "no-store" == answer.headers["cache-control"]
-    # it has not been made, so nobody knows its length
-    answer = ask(ox_otel.asgi.app(), "/profile", "HEAD", **BEARER)
-    assert (200, False) == (answer.status, "content-length" in answer.headers)
 
 
 def test_the_loop_goes_on(slow: Slow) -> None:
@@ -325,7 +170,7 @@ def test_a_client_that_goes(slow: Slow) -> None:
     assert [] == asyncio.run(tell(app, request, DISCONNECT))
 
 
-def test_a_capture_for_a_client_that_goes(profiler: ox_otel.Profiler) -> None:
+def test_a_capture_for_a_client_that_goes(guarded: ox_otel.Profiler) -> None:
     """What takes long is given up soon after nobody waits for it any more."""
     request = {**scope("/profile", **BEARER), "query_string": b"format=collapsed&seconds=60"}
 
@@ -340,7 +185,7 @@ def test_a_capture_for_a_client_that_goes(profiler: ox_otel.Profiler) -> None:
     assert time.monotonic() - began < 20
 
 
-def test_a_client_that_goes_while_it_is_answered(profiler: ox_otel.Profiler) -> None:
+def test_a_client_that_goes_while_it_is_answered(guarded: ox_otel.Profiler) -> None:
     """That a server cannot send any more is no error of ours."""
 
     async def receive() -> dict[str, object]:
@@ -352,7 +197,7 @@ def test_a_client_that_goes_while_it_is_answered(profiler: ox_otel.Profiler) -> 
     asyncio.run(ox_otel.asgi.app()(scope(), receive, send))
 
 
-def test_a_body_that_is_told_again_and_again(profiler: ox_otel.Profiler) -> None:
+def test_a_body_that_is_told_again_and_again(guarded: ox_otel.Profiler) -> None:
     """Applications may show a body that they have read once more; nobody spins over it."""
     asked = 0
 
@@ -467,18 +312,18 @@ def test_loops_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 3 == alive
 
 
-def test_no_thread_to_be_had(profiler: ox_otel.Profiler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_to_be_had(guarded: ox_otel.Profiler, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is as if there were too many requests."""
 
     def none(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr("ox_otel.asgi.Worker", none)
-    assert 429 == ask(ox_otel.asgi.app(), **BEARER).status
+    assert 429 == by_asgi(ox_otel.asgi.app(), **BEARER).status
 
 
 def test_a_collector_that_wants_to_exit(
-    profiler: ox_otel.Profiler, monkeypatch: pytest.MonkeyPatch
+    guarded: ox_otel.Profiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is raised where an answer is made, there is one."""
 
@@ -486,18 +331,18 @@ def test_a_collector_that_wants_to_exit(
         raise SystemExit
 
     monkeypatch.setattr("ox_otel.asgi.answer", leave)
-    assert 500 == ask(ox_otel.asgi.app(), **BEARER).status
+    assert 500 == by_asgi(ox_otel.asgi.app(), **BEARER).status
 
 
-def test_what_answers_cost_is_published(slow: Slow, profiler: ox_otel.Profiler) -> None:
+def test_what_answers_cost_is_published(slow: Slow, guarded: ox_otel.Profiler) -> None:
     """The CPU of our threads is part of the overhead, whatever it was used for."""
     slow.released.set()
     slow.cpu_seconds = 0.5
-    profiler.pause()
-    ask(ox_otel.asgi.app(), "/metrics")
+    guarded.pause()
+    by_asgi(ox_otel.asgi.app(), "/metrics")
     wait_for(all_are_done)
 
-    assert 0.5 <= profiler.snapshot().overhead_seconds
+    assert 0.5 <= guarded.snapshot().overhead_seconds
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")

@@ -12,34 +12,21 @@ from typing import Any
 import pytest
 import yaml
 
+from ox_otel._metrics import METRICS
+
 DEPLOY = Path(__file__).parents[1] / "deploy"
 GRAFANA = DEPLOY / "grafana"
 DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
 
-CODE = {"module", "function"}
-LABELS = {  # of each metric that we publish, beside those that Prometheus adds
-    "ox_profile_hits_total": CODE,
-    "ox_profile_self_hits_total": CODE,
-    "ox_profile_seconds_total": CODE | {"state"},
-    "ox_profile_self_seconds_total": CODE | {"state"},
-    "ox_profile_tree_seconds_total": {"path", "level", "label"},
-    "ox_profile_tree_self_seconds_total": {"path", "level", "label"},
-    "ox_profile_route_cpu_seconds_total": {"route"},
-    "ox_profile_route_wait_seconds_total": {"route"},
-    "ox_profile_route_requests_total": {"route"},
-    "ox_profile_samples_total": set(),
-    "ox_profile_stacks_total": set(),
-    "ox_profile_observed_seconds_total": {"state"},
-    "ox_profile_missed_samples_total": set(),
-    "ox_profile_overhead_seconds_total": set(),
-    "ox_profile_errors_total": {"kind"},
+LABELS = {
     "ox_profile_wakeup_delay_seconds_bucket": {"le"},
-    "ox_profile_series": set(),
-    "ox_profile_series_limit": set(),
-    "ox_profile_interval_seconds": set(),
-    "ox_profile_running": set(),
-    "ox_profile_info": {"version", "engine", "python"},
+    **{
+        f"ox_profile_{metric.name}{'_total' * (metric.kind == 'counter')}": {*metric.labels}
+        for metric in METRICS
+    },
 }
+"""Of each metric that we publish, beside those that Prometheus adds."""
+
 ADDED_BY_PROMETHEUS = {"job", "instance", "version"}
 """The last one if the configuration has it: a version of the service, not of ours."""
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,13 +22,7 @@ from ox_otel.recorders import Batch, Function, Usage
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def two_free_ports() -> int:
+def two_free_ports(free_port: Callable[[], int]) -> int:
     """Return a port such that nobody listens on it and on the next one."""
     while True:
         first = free_port()
@@ -86,7 +80,7 @@ def test_the_script_prints_its_profile() -> None:
     assert re.search(r"__main__\.fetch", done.stdout)
 
 
-def test_the_flask_app_shows_its_profile_with_its_metrics() -> None:
+def test_the_flask_app_shows_its_profile_with_its_metrics(free_port: Callable[[], int]) -> None:
     """An app that has /metrics already needs nothing else."""
     port = free_port()
     with running("-m", "flask", "--app", "flask_app", "run", "--port", str(port)):
@@ -99,9 +93,11 @@ def test_the_flask_app_shows_its_profile_with_its_metrics() -> None:
     assert "python_info" in metrics
 
 
-def test_every_gunicorn_worker_has_an_endpoint(tmp_path: Path) -> None:
+def test_every_gunicorn_worker_has_an_endpoint(
+    free_port: Callable[[], int], tmp_path: Path
+) -> None:
     """Two workers answer on two ports, each with a profile of its own."""
-    base, first = free_port(), two_free_ports()
+    base, first = free_port(), two_free_ports(free_port)
     text = (EXAMPLES / "gunicorn.conf.py").read_text()
     config = tmp_path / "gunicorn.conf.py"
     config.write_text(

@@ -345,7 +345,7 @@ def test_a_name_is_no_markup(app: flask.Flask) -> None:
 
     name = '</td><img src=x onerror=alert(1)><script>"&'
     profiler._pipeline.counts.record(Batch({Function("m", name): Usage(1, 1)}))
-    profiler._failure = name
+    profiler._life._failure = name
     page = client.get("/ox_profile/status").text
     assert 2 == page.count("&lt;img src=x")
     assert plain == Tags(page).tags

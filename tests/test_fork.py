@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ox_otel import _fork
+from ox_otel import Batch, Profiler, _fork
 from ox_otel._fork import WAIT_SECONDS, follow_forks, uncut
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -138,6 +138,23 @@ print(end(pid), profiler.status().state, profiler.url == url)
 def test_a_fork_behind_pythons_back() -> None:
     """A child in which no hook was called begins anew as soon as anybody asks."""
     assert ("0 paused ''\n0 paused True\n", "") == run(BYPASSED)
+
+
+def test_whoever_adds_a_recorder_is_the_first_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told everything once, though what it is added to begins anew just then."""
+
+    class Recorder:
+        def record(self, batch: Batch) -> None:
+            batches.append(batch)
+
+    batches: list[Batch] = []
+    profiler = Profiler()
+    monkeypatch.setattr(_fork, "_begun", {0: object()})  # as in such a child
+    profiler.add_recorder(Recorder(), quick=True)
+    with profiler:
+        profiler.snapshot()
+    assert batches
+    assert len(batches) == len({id(batch) for batch in batches})
 
 
 CUT = """
@@ -326,7 +343,7 @@ def test_a_master_is_sampled_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 HELD = """
 profiler = ox_otel.install(interval=0.005)
 until(lambda: profiler.status().samples)
-held = [profiler._changing, ox_otel._fork.uncut._door]
+held = [profiler._life._changing, ox_otel._fork.uncut._door]
 for lock in held: lock.acquire()  # by whoever starts, ends or forks right now
 def live():
     profiler.cancel()
@@ -346,8 +363,8 @@ def test_locks_that_others_hold_are_made_anew() -> None:
 
 
 LEFT = """
-import ox_otel._profiler, tempfile
-ox_otel._profiler.STOP_SECONDS = 15  # far from what a busy machine takes
+import ox_otel._life, tempfile
+ox_otel._life.STOP_SECONDS = 15  # far from what a busy machine takes
 class Hanging:
     def record(self, batch):
         hanging.set()
@@ -364,7 +381,7 @@ began = time.monotonic()
 pid = arbiter["spawn"]()
 if pid == 0:
     until(lambda: names() and names() != alone)
-    ox_otel._profiler.STOP_SECONDS = 0.1  # its recorder hangs, too
+    ox_otel._life.STOP_SECONDS = 0.1  # its recorder hangs, too
     ox_otel.uninstall()
     os._exit(0)
 print(time.monotonic() - began < 10, end(pid), names())

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from ox_otel import Batch, Profiler, Settings, _profiler
+from ox_otel import Batch, Profiler, Settings, _life
 from ox_otel._native import Worker, own_idents
 
 PREAMBLE = """
@@ -407,7 +407,7 @@ class Late(Worker):
 
 def test_started_by_many_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it takes until there is a thread, those who start at the same time get one."""
-    monkeypatch.setattr(_profiler, "Worker", Late)
+    monkeypatch.setattr(_life, "Worker", Late)
     with Profiler(Settings()) as profiler:
         profiler.cancel()
         with ThreadPoolExecutor(4) as threads:

@@ -19,7 +19,7 @@ from ox_otel import (
     Profiler,
     Settings,
     _delivery,
-    _profiler,
+    _life,
     _sampling,
 )
 from ox_otel._native import own_idents
@@ -500,7 +500,7 @@ def test_where_there_is_no_thread_the_host_goes_on(monkeypatch: pytest.MonkeyPat
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(_profiler, "Worker", refuse)
+    monkeypatch.setattr(_life, "Worker", refuse)
     profiler = Profiler()
     profiler.start()
 

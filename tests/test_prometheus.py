@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from ox_otel import Batch, Exemplar, Function, Profiler, RouteUsage, Settings, Usage, _profiler
+from ox_otel import Batch, Exemplar, Function, Profiler, RouteUsage, Settings, Usage, _life
 from ox_otel._heat import RETIRE_AFTER
 from ox_otel._ledger import SERIES_PER_FUNCTION, Ledger
 from ox_otel._names import valid
@@ -463,7 +463,7 @@ class Sticking(NamedTuple):
 
 def test_a_scrape_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scrape needs no lock that anything of ours could hold, nor that any thread goes on."""
-    monkeypatch.setattr(_profiler, "FLUSH_SECONDS", 30.0)
+    monkeypatch.setattr(_life, "FLUSH_SECONDS", 30.0)
     published = publish()
     published.record({HOT: used(8)})
     published.profiler.add_recorder(Sticking(published), quick=True)
@@ -471,7 +471,7 @@ def test_a_scrape_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         profiler.set_interval(0.02)  # makes a batch at once
         try:
             assert Stuck.asked.wait(10)
-            with profiler._changing:
+            with profiler._life._changing:
                 assert 8 == scraping.submit(published.scrape).result(10)[series_of(HOT)]
         finally:
             Stuck.released.set()

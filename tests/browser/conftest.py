@@ -1,8 +1,6 @@
 """A browser that needs no screen, and services for it to look into."""
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -24,15 +22,6 @@ SHOP = Path(__file__).parents[2] / "examples" / "shop"
 
 PICTURES = Path(os.environ.get("PICTURES", "pictures")).resolve()
 """Where pictures of the page are left, for people to look at."""
-
-
-def installed(program: str) -> str:
-    """Return the path of a program; without it tests are skipped, but in CI they fail."""
-    path = shutil.which(program)
-    if path is None:
-        missing = f"{program} is not installed"
-        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
-    return path
 
 
 class Browser:
@@ -129,7 +118,9 @@ class Browser:
 
 
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def browser(
+    installed: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Browser]:
     """A browser."""
     options = webdriver.ChromeOptions()
     options.binary_location = installed("chromium")
@@ -244,12 +235,9 @@ def start(browser: Browser, script: Path) -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture
-def shop(browser: Browser) -> Iterator[str]:
+def shop(browser: Browser, free_port: Callable[[], int]) -> Iterator[str]:
     """The shop of the demo under load; the address of the profiler in it."""
-    ports = []
-    for _ in range(2):
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            ports.append(listener.getsockname()[1])
+    ports = free_port(), free_port()
     url, profiler = (f"http://127.0.0.1:{port}/" for port in ports)
     processes = [
         subprocess.Popen(

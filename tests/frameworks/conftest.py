@@ -75,19 +75,19 @@ Serve = Callable[..., Site]
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+def serve(free_port: Callable[[], int], tmp_path: Path) -> Iterator[Serve]:
     """Start a server: its command, where `{port}` stands for a free port, and its environment."""
     with ExitStack() as running:
         yield lambda *command, **environ: running.enter_context(
-            _running(command, environ, tmp_path / "log")
+            _running(command, environ, free_port(), tmp_path / "log")
         )
 
 
 @contextmanager
-def _running(command: tuple[str, ...], environ: dict[str, str], log: Path) -> Iterator[Site]:
+def _running(
+    command: tuple[str, ...], environ: dict[str, str], port: int, log: Path
+) -> Iterator[Site]:
     """Run a server while the block runs; it must end by itself, and have complained of nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *(word.replace("{port}", str(port)) for word in command)],

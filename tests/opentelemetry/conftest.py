@@ -3,15 +3,13 @@
 import gzip
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from http.client import HTTPException
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -160,27 +158,6 @@ class Service(NamedTuple):
     url: str
     log: Path
 
-    @contextmanager
-    def load(self) -> Iterator[list[str]]:
-        """Send requests while the block runs; yield the list of their answers, which grows."""
-        answers: list[str] = []
-        over = threading.Event()
-
-        def client() -> None:
-            while not over.wait(0.02):
-                with suppress(OSError, HTTPException):
-                    answers.append(_get(self.url))
-
-        clients = [threading.Thread(target=client) for _ in range(4)]
-        for thread in clients:
-            thread.start()
-        try:
-            yield answers
-        finally:
-            over.set()
-            for thread in clients:
-                thread.join()
-
     def stop(self) -> int:
         """End the server; return its exit status."""
         self.process.terminate()
@@ -219,13 +196,12 @@ Serve = Callable[..., Service]
 
 
 @pytest.fixture
-def serve(environ: dict[str, str], tmp_path: Path) -> Iterator[Serve]:
+def serve(environ: dict[str, str], free_port: Callable[[], int], tmp_path: Path) -> Iterator[Serve]:
     """Start a server under `opentelemetry-instrument`; `{port}` stands for a free port."""
     running: list[Service] = []
 
     def start(*command: str, **more: str) -> Service:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = str(listener.getsockname()[1])
+        port = str(free_port())
         log = tmp_path / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -249,10 +225,9 @@ def serve(environ: dict[str, str], tmp_path: Path) -> Iterator[Serve]:
 
 
 @pytest.fixture
-def victoria_metrics(tmp_path: Path) -> Iterator[str]:
+def victoria_metrics(free_port: Callable[[], int], tmp_path: Path) -> Iterator[str]:
     """The address of a VictoriaMetrics of Debian's next release, which takes OTLP."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -15,6 +15,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from ox_otel import Batch, Exemplar, Function, Profiler, Settings, Usage
+from ox_otel._metrics import METRICS
 from ox_otel.otel import OtelRecorder
 from ox_otel.recorders import Node
 
@@ -23,27 +24,15 @@ STOCK = Function("shop.stock", "Stock.<locals>.find")
 USED = Usage(8, 5, 4.5, 3.5, 2.5, 1.5)
 TREE = {Node("total", 0, "total"): 10**9, Node("totalmains", 1, "shop.main"): 4 * 10**9}
 
-COUNTERS = {
-    "hits": "{hit}",
-    "self_hits": "{hit}",
-    "seconds": "s",
-    "self_seconds": "s",
-    "tree_seconds": "s",
-    "tree_self_seconds": "s",
-    "samples": "{sample}",
-    "stacks": "{stack}",
-    "observed_seconds": "s",
-    "missed_samples": "{sample}",
-    "overhead_seconds": "s",
-    "errors": "{error}",
-}
-GAUGES = {
-    "series": "{series}",
-    "series_limit": "{series}",
-    "interval_seconds": "s",
-    "running": "1",
-    "info": "1",
-}
+COUNTERS, GAUGES = (
+    {
+        metric.name: metric.unit
+        for metric in METRICS
+        if metric.kind == kind and metric.labels != ("route",)
+    }
+    for kind in ("counter", "gauge")
+)
+"""Of each metric its unit; of routes nothing is told here."""
 
 
 @pytest.fixture

@@ -25,10 +25,12 @@ def burned(export, app: str) -> float:
     ],
     ids=["flask", "gunicorn-flask", "preload-flask", "uvicorn-fastapi", "preload-fastapi"],
 )
-def test_every_worker_delivers_once(collector, serve, app, workers, command) -> None:
+def test_every_worker_delivers_once(  # noqa: PLR0913, PLR0917 - half of them are fixtures
+    collector, serve, load, app, workers, command
+) -> None:
     """An app that knows nothing of us has its functions' CPU in the collector, none of it twice."""
     service = serve(*command)
-    with service.load() as answers:
+    with load(service.url, starting=True) as answers:
         collector.wait_for(
             lambda: workers == sum(burned(e, app) > 0.1 for e in collector.latest().values()),
             "every worker delivers",
@@ -54,13 +56,13 @@ def test_every_worker_delivers_once(collector, serve, app, workers, command) -> 
     assert [] == [line for line in service.log.read_text().splitlines() if "Traceback" in line]
 
 
-def test_workers_may_be_replaced(collector, serve) -> None:
+def test_workers_may_be_replaced(collector, serve, load) -> None:
     """With delta temporality a worker forked late begins at nothing, too, and all add up."""
     service = serve(
         *(*GUNICORN, "--preload", "--max-requests=40", "flask_app:app"),
         OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE="delta",
     )
-    with service.load() as answers:
+    with load(service.url, starting=True) as answers:
         collector.wait_for(lambda: len(collector.latest()) >= 6, "three generations deliver")
     assert 0 == service.stop()
 

@@ -2,11 +2,10 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,6 +33,12 @@ while True:
     search()
     time.sleep(0.01)
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _go(installed: Callable[[str], str]) -> None:
+    """Look for Go before anything is made for it to read."""
+    installed("go")
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +76,6 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 def pprof(*arguments: str | Path) -> str:
     """Return what `go tool pprof` prints; it warns of nothing."""
-    if shutil.which("go") is None:
-        missing = "go is not installed"
-        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
     run = subprocess.run(
         ["go", "tool", "pprof", *arguments],
         capture_output=True,

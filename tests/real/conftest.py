@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -24,29 +22,10 @@ collect_ignore += [] if "GRAFANA_VIEW" in os.environ else ["grafana"]  # make te
 
 DEPLOYED = Path(__file__).parents[2] / "deploy" / "prometheus" / "prometheus.yml"
 
+Installed = Callable[[str], str]
+
 Series = list[tuple[dict[str, str], float]]
 """What a query answers: (labels, value) for each series."""
-
-
-def installed(program: str) -> str:
-    """Return the path of a program; without it tests are skipped, but in CI they fail."""
-    path = shutil.which(program)
-    if path is None:
-        missing = f"{program} is not installed"
-        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
-    return path
-
-
-@pytest.fixture(scope="module")
-def free_port() -> int:
-    """A port on 127.0.0.1 that nothing listens on."""
-    return unused_port()
-
-
-def unused_port() -> int:
-    """Return a port on 127.0.0.1 that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Store:
@@ -137,12 +116,12 @@ class Store:
 
 @contextmanager
 def running(
-    command: Callable[[str, Path, Path], list[str]], health: str, folder: Path
+    command: Callable[[str, Path, Path], list[str]], port: int, health: str, folder: Path
 ) -> Iterator[Store]:
     """Run a server while the block runs; `command` takes its address, configuration and data."""
     config, log = folder / "prometheus.yml", folder / "log"
     config.write_text("scrape_configs: []\n")
-    address = f"127.0.0.1:{unused_port()}"
+    address = f"127.0.0.1:{port}"
     with log.open("wb") as output:
         process = subprocess.Popen(
             command(address, config, folder / "data"),
@@ -182,13 +161,15 @@ def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) ->
 
 
 @pytest.fixture(scope="session")
-def promtool() -> str:
+def promtool(installed: Installed) -> str:
     """Prometheus' own checker of configurations and rules."""
     return installed("promtool")
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def prometheus(
+    installed: Installed, free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Store]:
     """A Prometheus that scrapes nothing yet."""
     program = installed("prometheus")
 
@@ -202,12 +183,15 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
             "--enable-feature=exemplar-storage",
         ]
 
-    with running(command, "/-/ready", tmp_path_factory.mktemp("prometheus")) as store:
+    folder = tmp_path_factory.mktemp("prometheus")
+    with running(command, free_port(), "/-/ready", folder) as store:
         yield store
 
 
 @pytest.fixture(scope="module")
-def victoria_metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def victoria_metrics(
+    installed: Installed, free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Store]:
     """A VictoriaMetrics that scrapes nothing yet."""
     program = installed("victoria-metrics")
 
@@ -220,17 +204,12 @@ def victoria_metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store
             "-search.latencyOffset=0s",  # answer about what was scraped this second
         ]
 
-    with running(command, "/health", tmp_path_factory.mktemp("victoria-metrics")) as store:
+    folder = tmp_path_factory.mktemp("victoria-metrics")
+    with running(command, free_port(), "/health", folder) as store:
         yield store
 
 
 @pytest.fixture(scope="session")
-def chromium() -> str:
+def chromium(installed: Installed) -> str:
     """A browser that needs no screen."""
     return installed("chromium")
-
-
-@pytest.fixture(scope="session")
-def free_ports() -> Callable[[], int]:
-    """What gives a port on 127.0.0.1 that nothing listens on, again and again."""
-    return unused_port

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +83,17 @@ each_query = pytest.mark.parametrize("target", QUERIES.values(), ids=QUERIES)
 
 
 @pytest.fixture(scope="module")
-def profiled(free_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def profiled(
+    free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Address of a profiled program in which two functions take turns to burn CPU, and one waits."""
     script = tmp_path_factory.mktemp("profiled") / "program.py"
     script.write_text(PROGRAM)
-    command = [sys.executable, script, str(free_port)]
+    port = free_port()
+    command = [sys.executable, script, str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert "serving\n" == program.stdout.readline()  # lest the first scrape fails
-        yield f"127.0.0.1:{free_port}"
+        yield f"127.0.0.1:{port}"
         program.terminate()
 
 

@@ -3,7 +3,6 @@
 import importlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -80,10 +79,9 @@ def near_to_the_truth(demo: Demo, source: str, **environ: str) -> str:
 
 
 @pytest.mark.store
-def test_prometheus_names_the_hot_functions(demo: Demo) -> None:
+def test_prometheus_names_the_hot_functions(installed: Callable[[str], str], demo: Demo) -> None:
     """Prometheus answers with the pure Python functions first, close to the shop's own truth."""
-    if shutil.which("prometheus") is None and os.environ.get("CI") != "true":
-        pytest.skip("prometheus is not installed")
+    installed("prometheus")
     output = near_to_the_truth(demo, "Prometheus", DEMO_SECONDS="24")
     assert re.search(r"^profiler +running, engine \w+, [1-9]\d* samples", output, re.MULTILINE)
     assert re.search(r"^Prometheus +http://127.0.0.1:\d+/graph\?", output, re.MULTILINE)

@@ -5,15 +5,11 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from http.client import HTTPException
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -41,7 +37,7 @@ class Service:
 
     def __init__(self, process: subprocess.Popen[bytes], url: str, folder: Path) -> None:
         self.process = process
-        self._url = url
+        self.url = url
         self._folder = folder
 
     def log(self) -> str:
@@ -82,26 +78,6 @@ class Service:
                 pytest.fail(f"never: {what}\n{self.journals()}\n{self.log()}")
             time.sleep(0.1)
 
-    @contextmanager
-    def load(self) -> Iterator[list[str]]:
-        """Send requests while the block runs; yield the list of their answers, which grows."""
-        answers: list[str] = []
-        over = threading.Event()
-
-        def client() -> None:
-            while not over.wait(0.02):
-                answers.append(self._get())
-
-        clients = [threading.Thread(target=client) for _ in range(4)]
-        for thread in clients:
-            thread.start()
-        try:
-            yield answers
-        finally:
-            over.set()
-            for thread in clients:
-                thread.join()
-
     def rest(self) -> dict[int, Journal]:
         """Return the journals of the live workers when all that they did stands in them."""
         began = time.time() + 2.2  # two batches: a series that is new shows at 0 in the first
@@ -128,25 +104,18 @@ class Service:
     def _written(self) -> list[Path]:
         return list(self._folder.glob("[0-9]*.json"))
 
-    def _get(self) -> str:
-        try:
-            with urllib.request.urlopen(self._url, timeout=PATIENCE) as answer:
-                return str(answer.read().decode())
-        except (OSError, HTTPException) as error:
-            return str(error)
-
 
 Serve = Callable[..., Service]
+Load = Callable[..., AbstractContextManager[list[str]]]
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+def serve(free_port: Callable[[], int], tmp_path: Path) -> Iterator[Serve]:
     """Start a server: its command, where `{port}` stands for a free port, and its environment."""
     with ExitStack() as running:
 
         def start(*command: str, **environ: str) -> Service:
-            with socket.create_server(("127.0.0.1", 0)) as listener:
-                port = str(listener.getsockname()[1])
+            port = str(free_port())
             return running.enter_context(
                 _running(
                     [word.replace("{port}", port) for word in command], environ, port, tmp_path
@@ -193,19 +162,17 @@ def _running(
 
 
 @pytest.fixture
-def prove_recycled() -> Callable[..., None]:
+def prove_recycled(load: Load) -> Callable[..., None]:
     """Prove of a running server that it may replace its workers, then stop it."""
 
     def prove(service: Service, stop_seconds: float = STOP_SECONDS) -> None:
         """Load the *service* until the third generation of its workers is sampled."""
-        with service.load() as answers:
-            service.wait_for(lambda: "burned" in answers, "an answer")
-            first = answers.index("burned")
+        with load(service.url, starting=True) as answers:
             service.wait_for(
                 lambda: len(service.workers()) >= 6, "workers are replaced and sampled"
             )
 
-        assert {"burned"} == {*answers[first:]}
+        assert {"burned"} == {*answers}
         for journal in service.journals().values():  # those of the dead too
             _assert_conserved(journal)
         assert 0 == service.stop(stop_seconds)
@@ -215,7 +182,7 @@ def prove_recycled() -> Callable[..., None]:
 
 
 @pytest.fixture
-def prove(tmp_path: Path) -> Callable[..., None]:
+def prove(load: Load, tmp_path: Path) -> Callable[..., None]:
     """Prove of a running server what holds for every one, then stop it."""
 
     def prove(  # noqa: PLR0913 - what servers differ in
@@ -231,16 +198,14 @@ def prove(tmp_path: Path) -> Callable[..., None]:
 
         At least so much of their CPU must be *told*.
         """
-        with service.load() as answers:
-            service.wait_for(lambda: "burned" in answers, "an answer")
-            first = answers.index("burned")
+        with load(service.url, starting=True) as answers:
             service.wait_for(lambda: len(service.workers()) >= workers, "every worker is sampled")
         before, kept_before = service.rest(), _kept(service.pids())
-        with service.load() as more:
+        with load(service.url) as more:
             service.wait_for(lambda: len(more) > 100, "a hundred answers more")
         after, kept_after = service.rest(), _kept(service.pids())
 
-        assert {"burned"} == {*answers[first:], *more}
+        assert {"burned"} == {*answers, *more}
         assert workers + idle == len(after)
         assert dict.fromkeys(service.pids(), False) | dict.fromkeys(after, True) == {
             pid: "ox_otel" in _threads(pid) for pid in service.pids()

@@ -3,7 +3,7 @@
 import sys
 
 
-def test_the_reloader_has_one_profiled_process_at_a_time(serve, prove, tmp_path) -> None:
+def test_the_reloader_has_one_profiled_process_at_a_time(serve, load, prove, tmp_path) -> None:
     """Who serves is sampled, before a reload and after, and so is who watches: it loads the app."""
     watched = tmp_path / "watched"
     watched.touch()
@@ -11,8 +11,7 @@ def test_the_reloader_has_one_profiled_process_at_a_time(serve, prove, tmp_path)
         *(sys.executable, "-m", "flask", "--app=flask_app:flask_app", "run", "--port={port}"),
         *("--reload", f"--extra-files={watched}"),
     )
-    with service.load() as answers:
-        service.wait_for(lambda: "burned" in answers, "an answer")
+    with load(service.url):
         service.wait_for(service.workers, "it is sampled")
         watched.write_text("changed")
         service.wait_for(lambda: 2 == len(service.workers()), "another process is sampled")

@@ -74,7 +74,7 @@ class Service:
 
 @pytest.fixture(scope="module")
 def services(
-    free_ports: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+    free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Service]]:
     """Two versions of the service; the second one searches three times as slowly."""
     script = tmp_path_factory.mktemp("service") / "shop.py"
@@ -82,7 +82,7 @@ def services(
     running = {}
     try:
         for version, slowness in (("v1", 2), ("v2", 6)):
-            port = free_ports()
+            port = free_port()
             running[version] = (
                 subprocess.Popen(
                     [sys.executable, script, str(port), str(slowness)],

@@ -4,6 +4,12 @@
    much CPU, the kernel interrupts it, wherever it is, and runs `on_tick` on it. That copies the
    thread's own stack into a cell; `drain` hands the full cells to Python.
 
+   The kernel looks at these timers only when its own clock beats, each 1 to 10 ms, and only at those
+   of the thread that runs then. Where it sees that the time has come is no fair place: what runs
+   but for a moment is mostly over before the next beat, and its time is seen to be up in whatever
+   runs long enough to meet one. So a tick is due at this beat, and taken at the next one that the
+   thread meets, which is as likely to be in one nanosecond of its CPU as in any other.
+
    Why the handler may do that:
 
    - It reads nothing of the interpreter's by itself. All goes through `copy`, that is
@@ -19,6 +25,7 @@
      older one are void, so that no address outlives the reference that backs it.
    - It allocates nothing, takes no lock, waits for nobody and leaves errno alone. A cell is claimed
      by compare-and-swap; where none is free the tick is lost, which the thread's clock will show.
+     It sets its timer anew, which POSIX allows a handler to do; had that ended meanwhile, it fails.
    - The signal is SIGURG, because what it does by default is nothing. A tick that comes late, or
      after somebody has reset all handlers, is lost, where SIGPROF would end the process.
 
@@ -103,7 +110,7 @@ typedef struct {
 /* One tick. A cell belongs to whoever has made its state BUSY: a handler, then the drain. */
 typedef struct {
     int handle; /* of the thread */
-    int weight; /* the tick, and those that the kernel could not deliver meanwhile */
+    int weight; /* the periods that it stands for: more than one where it comes late */
     unsigned generation;
     int depth; /* frames, -1: the stack was torn */
     int strangers;
@@ -133,7 +140,11 @@ typedef struct {
     _Atomic uintptr_t state; /* the PyThreadState, 0: nobody is armed here */
     _Atomic unsigned epoch;
     unsigned long thread; /* its ident */
-    timer_t timer;
+    _Atomic(timer_t) timer;
+    long long period;
+    /* its handler's own: the CPU that it will have used when a tick is due, and whether that is */
+    long long next;
+    int is_due;
 } Place;
 
 static Cell cells[CELLS];
@@ -363,10 +374,32 @@ static int claim_cell(int state, int from) {
 
 /* The handler */
 
+static long long nanoseconds_of(struct timespec time) {
+    return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
 static long long thread_time(void) {
     struct timespec now;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return now.tv_sec * 1000000000LL + now.tv_nsec;
+    return nanoseconds_of(now);
+}
+
+static struct timespec as_time(long long nanoseconds) {
+    return (struct timespec){nanoseconds / 1000000000, nanoseconds % 1000000000};
+}
+
+/* Have the signal come when the thread has used so much CPU, and, should nobody answer it, again. */
+static int set_timer(timer_t timer, long long nanoseconds, long long period) {
+    struct itimerspec times = {.it_value = as_time(nanoseconds), .it_interval = as_time(period)};
+    return timer_settime(timer, 0, &times, NULL);
+}
+
+/* Take note that a thread which has used so much CPU ticks; return how many periods that is for. */
+static int count_periods(Place *place, long long used) {
+    long long late = used - place->next;
+    int periods = late > 0 ? 1 + (int)(late / place->period) : 1;
+    place->next += periods * place->period;
+    return periods;
 }
 
 static void on_tick(int signal, siginfo_t *info, void *context) {
@@ -374,16 +407,26 @@ static void on_tick(int signal, siginfo_t *info, void *context) {
     long long began = thread_time();
     int handle = info->si_value.sival_int;
     Place *place = &places[handle & (THREADS - 1)];
+    /* before it is known to be this thread's: what is set below may be gone, but is nobody else's */
+    timer_t timer = atomic_load(&place->timer);
     uintptr_t state = atomic_load(&place->state);
     /* SIGURG can come from elsewhere too, and is nothing to us then */
     if (info->si_code == SI_TIMER && state &&
         (unsigned)handle / THREADS == atomic_load(&place->epoch)) {
-        int number = claim_cell(FREE, 0);
-        if (number < CELLS) {
-            cells[number].handle = handle;
-            cells[number].weight = 1 + info->si_overrun;
-            read_stack(&cells[number], state, (unsigned long)pthread_self());
-            atomic_store(&states[number], FULL);
+        place->is_due = !place->is_due;
+        if (place->is_due) {
+            set_timer(timer, 1, place->period);
+        } else {
+            int weight = count_periods(place, began);
+            long long left = place->next - began;
+            set_timer(timer, left < place->period ? left : place->period, place->period);
+            int number = claim_cell(FREE, 0);
+            if (number < CELLS) {
+                cells[number].handle = handle;
+                cells[number].weight = weight;
+                read_stack(&cells[number], state, (unsigned long)pthread_self());
+                atomic_store(&states[number], FULL);
+            }
         }
     }
     atomic_fetch_add(&spent, thread_time() - began);
@@ -482,10 +525,6 @@ PyDoc_STRVAR(arm_doc, "arm(ident, native_id, first, period) -> int\n\n"
 "    LookupError: there is no such thread.\n"
 "    OSError: the kernel has no timer, or no such thread.\n");
 
-static struct timespec as_time(long long nanoseconds) {
-    return (struct timespec){nanoseconds / 1000000000, nanoseconds % 1000000000};
-}
-
 static PyObject *arm(PyObject *module, PyObject *args) {
     unsigned long ident;
     int native_id;
@@ -513,17 +552,23 @@ static PyObject *arm(PyObject *module, PyObject *args) {
     event.sigev_value.sival_int = handle;
     event.sigev_notify_thread_id = native_id;
     /* the kernel's number for the clock of one thread, see clock_getres(2) */
-    if (timer_create((clockid_t)(~(unsigned)native_id << 3 | 6), &event, &place->timer) != 0) {
+    clockid_t clock = (clockid_t)(~(unsigned)native_id << 3 | 6);
+    struct timespec used;
+    timer_t timer;
+    if (clock_gettime(clock, &used) != 0 || timer_create(clock, &event, &timer) != 0) {
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     place->thread = ident;
+    place->period = period;
+    place->next = nanoseconds_of(used) + first;
+    place->is_due = 0;
+    atomic_store(&place->timer, timer);
     atomic_store(&place->epoch, epoch);
     atomic_store(&place->state, (uintptr_t)state);
-    struct itimerspec times = {.it_value = as_time(first), .it_interval = as_time(period)};
-    if (timer_settime(place->timer, 0, &times, NULL) != 0) {
+    if (set_timer(timer, first, period) != 0) {
         int saved = errno;
         atomic_store(&place->state, 0);
-        timer_delete(place->timer);
+        timer_delete(timer);
         errno = saved;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
@@ -545,7 +590,7 @@ static PyObject *disarm(PyObject *module, PyObject *arg) {
     Place *place = place_of(arg);
     if (place) {
         atomic_store(&place->state, 0);
-        timer_delete(place->timer);
+        timer_delete(atomic_load(&place->timer));
     }
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }

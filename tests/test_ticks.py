@@ -32,6 +32,7 @@ LINE = 7
 NEVER = 10**15  # nanoseconds
 LIBC = ctypes.CDLL(None, use_errno=True)
 SI_TIMER, SI_QUEUE = -2, -1
+TIMER_DELETE = {"x86_64": 226, "aarch64": 111}[platform.machine()]
 RT_TGSIGQUEUEINFO = {"x86_64": 297, "aarch64": 240}[platform.machine()]
 
 
@@ -289,9 +290,13 @@ def armed(period: float) -> int:
 
 
 def unhurried() -> int:
-    """Arm this thread so that it does not tick by itself; return its handle."""
+    """Arm this thread so that it ticks when told to, and has no timer; return its handle."""
     _ticks.claim()
-    return _ticks.arm(threading.get_ident(), threading.get_native_id(), NEVER, NEVER)
+    handle = _ticks.arm(threading.get_ident(), threading.get_native_id(), NEVER, NEVER)
+    for line in Path("/proc/self/timers").read_text("ascii").splitlines():
+        if line.startswith("ID:"):
+            LIBC.syscall(TIMER_DELETE, int(line.split()[1]))
+    return handle
 
 
 def send(handle: int, *, code: int = SI_TIMER, thread: int = 0, times: int = 2) -> None:

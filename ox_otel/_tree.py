@@ -89,13 +89,12 @@ class _Climb:
 
     def up(self) -> None:
         """Go on as far as there are branches."""
-        branch = self.branches[-1]
-        for function in self.path[len(self.branches) - 1 :]:
-            child = branch.children.get(function)
+        path, branches = self.path, self.branches
+        while len(branches) <= len(path):
+            child = branches[-1].children.get(path[len(branches) - 1])
             if child is None:
                 break
-            self.branches.append(child)
-            branch = child
+            branches.append(child)
 
     def candidate(self) -> Candidate | None:
         """Return what may become the next branch; None at the end of the path."""

@@ -14,7 +14,7 @@ MANY = 1000
 class Contribution(NamedTuple):
     """Errors by kind, and CPU seconds: *published*, and counted *in_budget*."""
 
-    errors: Counter[str]
+    errors: dict[str, int]
     published: float
     in_budget: float
 
@@ -27,18 +27,20 @@ class Contributions:
 
     def add(self, *errors: str, published: float = 0.0, in_budget: float = 0.0) -> None:
         """Have the next batch count these."""
-        self._waiting.append(Contribution(Counter(errors), published, in_budget))
+        if errors or published or in_budget:
+            self._waiting.append(Contribution(dict(Counter(errors)), published, in_budget))
         if len(self._waiting) > MANY:  # paused, there are no batches
             self._waiting.append(self.take())
 
     def take(self) -> Contribution:
         """Return the sum of all that waits, which waits no more."""
-        errors: Counter[str] = Counter()
+        errors: dict[str, int] = {}
         published = in_budget = 0.0
-        with suppress(IndexError):  # there is no more
-            while True:
+        with suppress(IndexError):  # another thread has taken the last one
+            while self._waiting:
                 one = self._waiting.popleft()
-                errors += one.errors
+                for kind, count in one.errors.items():
+                    errors[kind] = errors.get(kind, 0) + count
                 published += one.published
                 in_budget += one.in_budget
         return Contribution(errors, published, in_budget)

@@ -27,16 +27,14 @@ class Delivery:
 
     Attributes:
         name: the recorder's class.
-        concerned: functions and nodes that the recorder holds, or will with what it is being told.
     """
 
     def __init__(self, recorder: Recorder, on_error: Callable[[str], None]) -> None:
         self.name = valid(type(recorder).__qualname__)
-        self.concerned: frozenset[Function | Node] = frozenset()
         self._recorder = recorder
         self._on_error = on_error
-        self._held: frozenset[Function | Node] = frozenset()
-        self._kept: Batch | None = None
+        self._held: set[Function | Node] = set()  # by the recorder
+        self._kept: Batch | None = None  # what it is being told, or has refused
         self._pause = 0.0
         self._retry_at = 0.0
         self._began: float | None = None  # the call that has not returned yet
@@ -49,45 +47,61 @@ class Delivery:
     def deliver(self, batch: Batch, now: float) -> None:
         """Hand over *batch* and what was kept, or keep it too."""
         if self._kept is not None:
-            batch = merged(self._kept, batch, self._held)
-        self.concerned = self._held.union(
-            batch.functions, batch.retired.values(), batch.tree, batch.retired_nodes.values()
-        )
+            batch = merged(self._kept, batch, self._held.__contains__)
+        self._kept = batch
         if now < self._retry_at:
-            self._kept = batch
             return
         self._began = now
         try:
             with uncut:
                 self._recorder.record(batch)
         except BaseException as error:  # a SystemExit of its own must not harm the others either
-            self._kept = batch
             if not self._pause:  # once, not at every retry
                 warn("ox_otel: recorder %s failed: %s", self.name, type(error).__name__)
             self._pause = min(max(2 * self._pause, FIRST_RETRY), LAST_RETRY)
             self._retry_at = now + self._pause
             self._on_error("recorder")
         else:
-            functions = batch.retired.keys() - batch.functions.keys()
-            nodes = batch.retired_nodes.keys() - batch.tree.keys()
-            self._held = self.concerned - functions - nodes
+            self._hold(batch)
             self._kept = None
             self._pause = 0.0
         finally:
             self._began = None
 
+    def concerns(self, one: Function | Node) -> bool:
+        """Return whether the recorder holds *one*, or will with what it is being told.
 
-def merged(kept: Batch, later: Batch, concerned: frozenset[Function | Node]) -> Batch:
-    """Return two batches as one, which tells of the ends of those *concerned* only.
+        Any thread may ask.
+        """
+        kept = self._kept  # before what is held: once it has been told, it is there
+        return one in self._held or (kept is not None and one in _of(kept))
+
+    def _hold(self, batch: Batch) -> None:
+        """Take note of what the recorder holds now that it has *batch*."""
+        self._held.update(batch.functions, batch.tree)
+        if batch.retired or batch.retired_nodes:
+            self._held.update(batch.retired.values(), batch.retired_nodes.values())
+            self._held -= batch.retired.keys() - batch.functions.keys()
+            self._held -= batch.retired_nodes.keys() - batch.tree.keys()
+
+
+def _of(batch: Batch) -> set[Function | Node]:
+    """Return the functions and nodes that whoever has been told of *batch* holds."""
+    known: set[Function | Node] = set(batch.functions)
+    return known.union(batch.tree, batch.retired.values(), batch.retired_nodes.values())
+
+
+def merged(kept: Batch, later: Batch, concerns: Callable[[Function | Node], bool]) -> Batch:
+    """Return two batches as one, which tells of those ends only that *concerns* is true of.
 
     What has come and gone while a recorder fails would fill memory, and ends nothing that it holds.
     """
     both = kept.plus(later)
     return replace(
         both,
-        retired={ended: heir for ended, heir in both.retired.items() if ended in concerned},
+        retired={ended: heir for ended, heir in both.retired.items() if concerns(ended)},
         retired_nodes={
-            ended: heir for ended, heir in both.retired_nodes.items() if ended in concerned
+            ended: heir for ended, heir in both.retired_nodes.items() if concerns(ended)
         },
     )
 
@@ -123,7 +137,7 @@ class Courier:
         except IndexError:  # it has been fetched
             pass
         else:
-            batch = merged(waiting, batch, self.delivery.concerned)
+            batch = merged(waiting, batch, self.delivery.concerns)
         self._waiting.append(batch)
         self._ending = False
         try:

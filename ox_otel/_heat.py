@@ -60,8 +60,9 @@ class Heat(Generic[K]):
         *among* are the candidates to look at, by default all.
         """
         cheap = _CHEAP * self._weight
-        candidates = self._heat if among is None else among
-        worthy = [(self._heat[key], key) for key in candidates if self._heat[key] >= cheap]
+        heat = self._heat
+        candidates = heat.items() if among is None else ((key, heat[key]) for key in among)
+        worthy = [(heat, key) for key, heat in candidates if heat >= cheap]
         worthy.sort(key=_by_heat, reverse=True)
         return worthy
 

@@ -8,13 +8,30 @@ The heat of a function is its share of the stacks seen plus its share of the CPU
 eighth of the table is kept for the `OTHER` of modules.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from ox_otel._heat import RETIRE_AFTER, Heat
-from ox_otel.recorders import NOTHING, OTHER, REST, Function, Stack, Usage
+from ox_otel.recorders import OTHER, REST, Function, Stack, Usage
 
 SERIES_PER_FUNCTION = 6
 """Hits, self hits, and seconds and self seconds in two states each."""
+
+
+class _Landing(NamedTuple):
+    """Where a stack lands, as long as the table of series is what it is.
+
+    Attributes:
+        homes: the series that stand for its frames.
+        top: the one of these that stands for its top.
+        unknown: its functions that have no series.
+        homeless: what would be a series for those of them that only `REST` stands for.
+    """
+
+    homes: tuple[Function, ...]
+    top: Function
+    unknown: tuple[Function, ...]
+    homeless: tuple[Function, ...]
 
 
 class Ledger:
@@ -26,6 +43,8 @@ class Ledger:
         self._heat: Heat[Function] = Heat(limit)  # of those without one
         self._heir: Function | None = None
         self._retirements = 0
+        # those of the last batch, since most stacks come again; none once the table has changed
+        self._landings: dict[Stack, _Landing] = {}
 
     def __len__(self) -> int:
         return len(self._last_used)
@@ -38,24 +57,35 @@ class Ledger:
         *now* is in seconds of any clock that does not go back.
         """
         self._heat.cool(now)
-        heats = _heats(stacks)
-        self._heat.observe(sum(heats.values()))
-        for stack, heat in heats.items():
-            unknown = {function for function in stack if function not in self._last_used}
-            self._heat.warm(unknown, heat)
+        heats = _heats(stacks.values())
+        self._heat.observe(sum(heats))
+        known = self._landings
+        self._landings = {stack: known.get(stack) or self._landing(stack) for stack in stacks}
+        for landing, heat in zip(self._landings.values(), heats, strict=True):
+            self._heat.warm(landing.unknown, heat)
         retired = self._admit(now)
+        if not self._landings:  # the table has changed
+            self._landings = {stack: self._landing(stack) for stack in stacks}
 
-        gains = {REST: NOTHING}  # always there, so that it can be seen to be 0
-        for stack, usage in stacks.items():
-            homes = {function: self.home(function) for function in stack}
-            # once a series, however many frames of the stack it stands for
-            for home in set(homes.values()):
-                at_top = home == homes[stack[-1]]
-                gains[home] = gains.get(home, NOTHING).plus(usage if at_top else _below_top(usage))
-            homeless = {Function(f.module, OTHER) for f, home in homes.items() if home == REST}
-            self._heat.warm(homeless - {REST}, heats[stack])
+        # in the order of the fields of `Usage`
+        gains = {REST: [0, 0, 0.0, 0.0, 0.0, 0.0]}  # always there, so that it can be seen to be 0
+        landings = zip(self._landings.values(), stacks.values(), heats, strict=True)
+        for landing, usage, heat in landings:
+            self._heat.warm(landing.homeless, heat)
+            hits, self_hits, cpu, wait, self_cpu, self_wait = usage
+            for home in landing.homes:
+                gain = gains.get(home)
+                if gain is None:
+                    gain = gains[home] = [0, 0, 0.0, 0.0, 0.0, 0.0]
+                gain[0] += hits
+                gain[2] += cpu
+                gain[3] += wait
+            top = gains[landing.top]
+            top[1] += self_hits
+            top[4] += self_cpu
+            top[5] += self_wait
         self._last_used.update(dict.fromkeys(gains, now))
-        return gains, retired
+        return {home: Usage._make(gain) for home, gain in gains.items()}, retired
 
     def home(self, function: Function) -> Function:
         """Return the series that stands for *function* now."""
@@ -63,6 +93,17 @@ class Ledger:
             return function
         rest = Function(function.module, OTHER)
         return rest if rest in self._last_used else REST
+
+    def _landing(self, stack: Stack) -> _Landing:
+        homes = {function: self.home(function) for function in stack}
+        homeless = {Function(f.module, OTHER) for f, home in homes.items() if home == REST}
+        return _Landing(
+            # once a series, however many frames of the stack it stands for
+            homes=tuple(set(homes.values())),
+            top=homes[stack[-1]],
+            unknown=tuple([function for function, home in homes.items() if home != function]),
+            homeless=tuple(homeless - {REST}),
+        )
 
     def _admit(self, now: float) -> dict[Function, Function]:
         """Give series to those that earned one; return what was retired for it."""
@@ -74,6 +115,7 @@ class Ledger:
             if len(self._last_used) >= limit and retired is None:
                 retired = self._retire(now)
             if len(self._last_used) < limit:
+                self._landings = {}
                 self._last_used[function] = now
                 self._heat.forget(function)
         return retired or {}
@@ -95,27 +137,20 @@ class Ledger:
             old.append(self._heir)
         self._retirements += 1
         self._heir = Function(OTHER, f"__retired_{self._retirements}__")
+        self._landings = {}
         for function in old:
             del self._last_used[function]
         self._last_used[self._heir] = now
         return dict.fromkeys(old, self._heir)
 
 
-def _heats(stacks: Mapping[Stack, Usage]) -> dict[Stack, float]:
+def _heats(usages: Collection[Usage]) -> list[float]:
     """Return the heat of each stack, in hits: its own, and as many again shared out by CPU.
 
     Threads that only wait are many in most services; without the second half they would be all
     the heat there is.
     """
-    hits = sum(usage.hits for usage in stacks.values())
-    cpu_seconds = sum(usage.cpu_seconds for usage in stacks.values())
+    hits = sum(usage.hits for usage in usages)
+    cpu_seconds = sum(usage.cpu_seconds for usage in usages)
     hits_per_cpu_second = hits / cpu_seconds if cpu_seconds else 0.0
-    return {
-        stack: usage.hits + usage.cpu_seconds * hits_per_cpu_second
-        for stack, usage in stacks.items()
-    }
-
-
-def _below_top(usage: Usage) -> Usage:
-    """Return the usage of a stack as a function has it that is not at its top."""
-    return Usage(usage.hits, 0, usage.cpu_seconds, usage.wait_seconds, 0.0, 0.0)
+    return [usage.hits + usage.cpu_seconds * hits_per_cpu_second for usage in usages]

@@ -4,11 +4,11 @@ Stacks are keyed by the ids of their code objects, leaf first, which `Names` kee
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from itertools import takewhile
 
 from ox_otel._names import Names
-from ox_otel.recorders import NOTHING, UNPLACED, Function, Stack, Usage
+from ox_otel.recorders import UNPLACED, Function, Stack, Usage
 
 Ids = tuple[int, ...]
 
@@ -65,13 +65,21 @@ class Tallies:
             tally = self._tallies[key] = Tally((*callers, unplaced))
         return tally
 
-    def take(self, standing: Mapping[Ids, Tally]) -> dict[Stack, Usage]:
+    def take(self, standing: AbstractSet[Tally]) -> dict[Stack, Usage]:
         """Return what each stack used, and forget those neither used nor still *standing*."""
-        used = {key: t for key, t in self._tallies.items() if t.hits or t.wait or t.cpu}
         stacks: dict[Stack, Usage] = {}
-        for tally in used.values():
-            stacks[tally.stack] = stacks.get(tally.stack, NOTHING).plus(tally.take())
-        self._tallies = {**used, **standing}
+        over: list[Ids] = []
+        for ids, tally in self._tallies.items():
+            if tally.hits or tally.wait or tally.cpu:
+                usage = tally.take()
+                # one lookup for nearly all: long keys are dear to hash
+                before = stacks.setdefault(tally.stack, usage)
+                if before is not usage:
+                    stacks[tally.stack] = before.plus(usage)
+            elif tally not in standing:
+                over.append(ids)
+        for ids in over:
+            del self._tallies[ids]
         return stacks
 
     def forget(self) -> None:

@@ -125,9 +125,7 @@ class Threads:
         """Return what each stack used since the last drain."""
         for thread in self._threads.values():
             self._count_parked(thread, self._samples, self._now)
-        # by tally first: many threads stand at the same few, and long keys are dear to hash
-        standing = {thread.tally: thread.ids for thread in self._threads.values() if thread.ids}
-        stacks = self._tallies.take({ids: tally for tally, ids in standing.items()})
+        stacks = self._tallies.take({t.tally for t in self._threads.values() if t.ids})
         if len(self._names.known) > MAX_CODES:
             self._forget()
         self._away = {ident: one for ident, one in self._away.items() if read_clock(one)}

@@ -9,7 +9,7 @@ every process, so that the trees of a fleet add up. Where the tokens of two sibl
 (one pair in twelve million), the later one gets no node and stays in its parent.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from math import inf
 from zlib import crc32
@@ -78,27 +78,30 @@ class _Branch:
 
 
 class _Climb:
-    """How far a stack has come: the branch that it has reached, of the path that it takes."""
+    """How far a stack has come: the branches that it has reached, of the path that it takes."""
 
-    __slots__ = ("branch", "hits", "level", "nanoseconds", "path")
+    __slots__ = ("branches", "hits", "nanoseconds", "path")
 
-    def __init__(self, branch: _Branch, path: Stack, hits: int, nanoseconds: int) -> None:
-        self.branch = branch
+    def __init__(self, root: _Branch, path: Stack) -> None:
+        self.branches = [root]
         self.path = path
-        self.level = 0
-        self.hits = hits
-        self.nanoseconds = nanoseconds
+        self.hits = self.nanoseconds = 0
 
-    def up(self, branch: _Branch) -> None:
-        """Go on to a branch of the present one."""
-        self.branch = branch
-        self.level += 1
+    def up(self) -> None:
+        """Go on as far as there are branches."""
+        path, branches = self.path, self.branches
+        while len(branches) <= len(path):
+            child = branches[-1].children.get(path[len(branches) - 1])
+            if child is None:
+                break
+            branches.append(child)
 
     def candidate(self) -> Candidate | None:
         """Return what may become the next branch; None at the end of the path."""
-        if self.level == len(self.path):
+        level = len(self.branches) - 1
+        if level == len(self.path):
             return None
-        return self.branch.node.path, self.path[self.level]
+        return self.branches[-1].node.path, self.path[level]
 
 
 class Tree:
@@ -111,6 +114,9 @@ class Tree:
         self._branches = {self._root.node.path: self._root}
         self._heat: Heat[Candidate] = Heat(limit)
         self._retirements = 0
+        # the climbs of the last batch, which go on where they were: most stacks come again. No
+        # branch ends below them, since only those do that no stack of a batch has reached
+        self._last: dict[Stack, _Climb] = {}
 
     def __len__(self) -> int:
         return len(self._branches)
@@ -132,32 +138,35 @@ class Tree:
         # the heat is as many hits as there were, shared out by time
         admitted, retired = self._admit(climbs, hits / max(nanoseconds, 1), now)
 
-        gains = {self._root.node: 0} | dict.fromkeys(admitted, 0)
+        gains = {self._root.node: 0}
         for climb in climbs:
-            node = climb.branch.node
-            gains[node] = gains.get(node, 0) + climb.nanoseconds
-        for path in [node.path for node in gains]:
-            while path := path[:-TOKEN_LENGTH]:
-                gains.setdefault(self._branches[path].node, 0)
+            for branch in reversed(climb.branches):
+                if branch.node in gains:
+                    break  # and so are those above
+                gains[branch.node] = 0
+            gains[climb.branches[-1].node] += climb.nanoseconds
+        for node in admitted:
+            path = node.path
+            while (above := self._branches[path].node) not in gains:
+                gains[above] = 0
+                path = path[:-TOKEN_LENGTH]
         return gains, retired
 
-    def _climbs(self, stacks: Mapping[Stack, Usage], now: float) -> list[_Climb]:
+    def _climbs(self, stacks: Mapping[Stack, Usage], now: float) -> Collection[_Climb]:
         """Let each stack that used any time climb as far as there are branches."""
         self._root.last_used = now
-        climbs = []
+        before, self._last = self._last, {}
         for stack, usage in stacks.items():
             nanoseconds = round(1e9 * self._time(usage))
             if not nanoseconds:
                 continue
-            climb = _Climb(self._root, folded(stack)[:DEPTH], usage.hits, nanoseconds)
-            for function in climb.path:
-                branch = climb.branch.children.get(function)
-                if branch is None:
-                    break
+            climb = before.get(stack) or _Climb(self._root, folded(stack)[:DEPTH])
+            climb.hits, climb.nanoseconds = usage.hits, nanoseconds
+            climb.up()
+            for branch in climb.branches:
                 branch.last_used = now
-                climb.up(branch)
-            climbs.append(climb)
-        return climbs
+            self._last[stack] = climb
+        return self._last.values()
 
     def _admit(
         self, climbs: Iterable[_Climb], heat_of_a_nanosecond: float, now: float
@@ -185,7 +194,7 @@ class Tree:
                 admitted.append(branch.node)
                 climbing = waiting.pop(candidate, [])
                 for climb in climbing:
-                    climb.up(branch)
+                    climb.up()
                 new = self._wait(climbing, waiting, heat_of_a_nanosecond)
                 for heat, candidate in self._heat.worthy(new):
                     heappush(queue, (-heat, candidate))

@@ -177,43 +177,49 @@ class Batch:
 
     def plus(self, later: "Batch") -> "Batch":
         """Return this batch and a *later* one as one, without the stacks: these have no bound."""
-        return Batch(
-            functions=_grown(self.functions, later.functions, later.retired, Usage.plus),
-            tree=_grown(self.tree, later.tree, later.retired_nodes, add),
-            routes=_grown(self.routes, later.routes, {}, RouteUsage.plus),
-            samples=self.samples + later.samples,
-            missed=self.missed + later.missed,
-            delays=_sums(self.delays, later.delays),
-            delay_seconds=self.delay_seconds + later.delay_seconds,
-            overhead_seconds=self.overhead_seconds + later.overhead_seconds,
-            errors=_sums(self.errors, later.errors),
+        return replace(
+            _total(self, later),
             retired=_chained(self.retired, later.retired),
             retired_nodes=_chained(self.retired_nodes, later.retired_nodes),
-            exemplars={
-                **{f: e for f, e in self.exemplars.items() if f not in later.retired},
-                **later.exemplars,
-            },
         )
+
+
+def _total(first: Batch, later: Batch) -> Batch:
+    """Return the sum of both, which has nobody to tell what was retired on the way."""
+    return Batch(
+        functions=_grown(first.functions, later.functions, later.retired, Usage.plus),
+        tree=_grown(first.tree, later.tree, later.retired_nodes, add),
+        routes=_grown(first.routes, later.routes, {}, RouteUsage.plus),
+        samples=first.samples + later.samples,
+        missed=first.missed + later.missed,
+        delays=_grown(first.delays, later.delays, {}, add),
+        delay_seconds=first.delay_seconds + later.delay_seconds,
+        overhead_seconds=first.overhead_seconds + later.overhead_seconds,
+        errors=_grown(first.errors, later.errors, {}, add),
+        exemplars={
+            **{f: e for f, e in first.exemplars.items() if f not in later.retired},
+            **later.exemplars,
+        },
+    )
 
 
 def _grown(
     totals: Mapping[K, V], gains: Mapping[K, V], retired: Mapping[K, K], plus: Callable[[V, V], V]
-) -> dict[K, V]:
+) -> Mapping[K, V]:
     """Return *totals* with those that have ended moved to their heirs, and with their gains."""
+    if not gains and not retired:
+        return totals
     grown = dict(totals)
     moved = [(heir, grown.pop(ended)) for ended, heir in retired.items() if ended in grown]
     for key, gain in (*moved, *gains.items()):
-        grown[key] = plus(grown[key], gain) if key in grown else gain
+        before = grown.get(key)
+        grown[key] = gain if before is None else plus(before, gain)
     return grown
 
 
 def _chained(first: Mapping[K, K], second: Mapping[K, K]) -> dict[K, K]:
     """Return the heirs of both, straight to the last one."""
     return {**{ended: second.get(heir, heir) for ended, heir in first.items()}, **second}
-
-
-def _sums(first: Mapping[K, int], second: Mapping[K, int]) -> dict[K, int]:
-    return {key: first.get(key, 0) + second.get(key, 0) for key in {**first, **second}}
 
 
 @runtime_checkable
@@ -263,8 +269,7 @@ class CountingRecorder:
 
     def record(self, batch: Batch) -> None:
         """Add *batch*; one assignment publishes it, so that readers need no lock."""
-        # a total has nobody to tell what was retired on the way
-        self._total = replace(self._total.plus(batch), retired={}, retired_nodes={})
+        self._total = _total(self._total, batch)
 
     def snapshot(self) -> Batch:
         """Return all that happened since the start."""

@@ -2,13 +2,12 @@
 
 import signal
 import threading
-from collections import Counter
 
 import pytest
 
 from ox_otel._contributions import MANY, Contribution, Contributions
 
-NOTHING = Contribution(Counter(), 0.0, 0.0)
+NOTHING = Contribution({}, 0.0, 0.0)
 
 
 def test_what_was_added_is_taken_once() -> None:
@@ -21,6 +20,14 @@ def test_what_was_added_is_taken_once() -> None:
 
     assert ({"scrape": 2, "request": 1}, 0.75, 1.0) == contributions.take()
     assert NOTHING == contributions.take()
+
+
+def test_nothing_does_not_wait() -> None:
+    """Who adds neither errors nor CPU, as each batch does where there are no requests, adds nothing."""
+    contributions = Contributions()
+    contributions.add(published=0.0, in_budget=0.0)
+
+    assert 0 == len(contributions._waiting)
 
 
 def test_what_waits_is_bounded() -> None:
@@ -55,7 +62,7 @@ def test_threads_lose_nothing() -> None:
     taker.join()
     taken.append(contributions.take())
 
-    assert 20 * MANY == sum(one.errors["scrape"] for one in taken)
+    assert 20 * MANY == sum(one.errors.get("scrape", 0) for one in taken)
     assert 10.0 * MANY == sum(one.in_budget for one in taken)
 
 

@@ -242,6 +242,30 @@ def test_days_of_hanging_fill_no_memory(slow: tuple[Slow, Courier]) -> None:
     assert same(well.snapshot(), recorder.counts.snapshot())
 
 
+def test_the_end_of_what_a_recorder_is_being_told_of(slow: tuple[Slow, Courier]) -> None:
+    """A series that comes and ends while the recorder hangs ends there, if it has heard of it."""
+    recorder, courier = slow
+    heir, unheard = Function("__other__", "__retired_1__"), Function("m", "unheard")
+    courier.deliver(batch(1), 0.0)
+    assert recorder.begun.wait(10)
+    courier.deliver(Batch({unheard: Usage(1, 1)}), 1.0)
+    courier.deliver(Batch(retired={FUNCTION: heir, unheard: heir}), 2.0)
+    recorder.free.set()
+    courier.end()
+    courier.join(10)
+
+    assert {FUNCTION: heir} == recorder.batches[1].retired
+    assert [heir] == list(recorder.counts.snapshot().functions)
+
+
+def test_what_a_recorder_holds_is_bounded(errors: Counter[str]) -> None:
+    """What has ended is forgotten, so that after days it is no more than there are series."""
+    delivery = delivery_to(CountingRecorder(), errors)
+    for batch_, now in days_of_work():
+        delivery.deliver(batch_, now)
+        assert len(delivery._held) <= 20
+
+
 def test_a_recorder_that_hangs_is_said_to(
     slow: tuple[Slow, Courier], errors: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

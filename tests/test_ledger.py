@@ -225,3 +225,50 @@ def test_candidates_are_bounded() -> None:
         ledger.settle(stacks_of(functions(f"m{second}", 500)), float(second))
 
     assert len(ledger._heat) <= 4 * 50 + 500
+
+
+def test_a_stack_that_comes_again_finds_a_series_that_is_new() -> None:
+    """As soon as a function has its series, stacks that were there before land in it too."""
+    ledger = Ledger(100)
+    hot, late = Function("m", "hot"), Function("m", "late")
+    again = {(hot, late): usage(1)}
+    ledger.settle({(hot,): usage(50), **again}, 0.0)
+    gains, _ = ledger.settle({**again, (late,): usage(50)}, 1.0)
+
+    assert {REST: NOTHING, hot: usage(1)._replace(self_hits=0), late: usage(51)} == gains
+
+
+def test_a_stack_that_comes_again_does_not_find_a_series_that_has_ended() -> None:
+    """A series that ends to make room gains nothing, though the last batch had a stack for it."""
+    ledger = Ledger(16)
+    old, new = functions("old", 12), functions("new", 8)
+    for second in range(2):
+        ledger.settle(stacks_of(old, hits=50), float(second))
+    stacks = stacks_of(old) | stacks_of(new, hits=1000)
+    gains, retired = ledger.settle(stacks, 2 * RETIRE_AFTER)
+
+    assert set(old) <= retired.keys()
+    assert not gains.keys() & retired.keys()
+    assert 12 + 8 * 1000 == sum(used.self_hits for used in gains.values())
+
+
+def test_where_a_series_ends_for_one_that_then_finds_no_place() -> None:
+    """What has ended gains nothing, also where no series has begun in its place."""
+    ledger = Ledger(16)
+    old = functions("old", 2)
+    ledger.settle(stacks_of(old, hits=50), 0.0)
+    assert set(old) == ledger._retire(2 * RETIRE_AFTER).keys()
+    gains, _ = ledger.settle(stacks_of(old, hits=1), 2 * RETIRE_AFTER)
+
+    assert {REST: usage(2, cpu_seconds=0.5)} == gains
+
+
+def test_only_stacks_of_the_last_batch_are_remembered() -> None:
+    """Where a stack landed is known until the next batch, however many there have been."""
+    ledger = Ledger(50)
+    for second in range(10):
+        ledger.settle(stacks_of(functions(f"m{second}", 100)), float(second))
+        assert 100 == len(ledger._landings)
+    ledger.settle({}, 10.0)
+
+    assert {} == ledger._landings

@@ -300,6 +300,13 @@ def test_retired_nodes_move_to_their_heir() -> None:
     assert {old: heir} == total.retired_nodes
 
 
+def test_what_ends_moves_though_nothing_is_gained() -> None:
+    """A batch in which series end, and none gains, gives their totals to the heirs all the same."""
+    heir = Function("__other__", "__retired_1__")
+    total = Batch({HOT: Usage(5, 4), COLD: Usage(3, 2)}).plus(Batch(retired={COLD: heir}))
+    assert {HOT: Usage(5, 4), heir: Usage(3, 2)} == total.functions
+
+
 def test_heirs_that_end_in_a_later_batch() -> None:
     """Two batches as one lead straight to the last heir, functions and nodes alike."""
     first, second = Function("__other__", "__retired_1__"), Function("__other__", "__retired_2__")

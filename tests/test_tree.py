@@ -322,6 +322,36 @@ def test_a_candidate_may_lose_its_parent() -> None:
     assert {"", "f", f"{OTHER}.__retired_1__"} == grown.shape().keys()
 
 
+def test_a_stack_that_comes_again_goes_on_where_there_are_new_branches() -> None:
+    """A path that ended at a candidate is followed further as soon as that is a branch."""
+    grown = grow()
+    grown.settle(stacks(a=50, abc=1))
+    assert {"": 0, "a": 12.75} == grown.shape()
+    grown.settle(stacks(abc=1, ab=50), 1.0)
+    grown.settle(stacks(abc=1), 2.0)
+    assert {"": 0, "a": 12.75, "ab": 13.0} == grown.shape()
+
+
+def test_a_stack_that_comes_back_finds_no_branch_that_has_ended() -> None:
+    """A stack that is away while its branches end climbs anew from the root."""
+    grown = grow(limit=5)
+    grown.settle(stacks(ab=50, ac=50))
+    grown.settle(stacks(ade=50), 2 * RETIRE_AFTER)
+    assert not {"ab", "ac"} & grown.shape().keys()
+    tree, _ = grown.tree.settle(stacks(ab=1), 2 * RETIRE_AFTER + 1)
+    assert {"total": 0, "m.a": 250_000_000} == {node.label: time for node, time in tree.items()}
+
+
+def test_only_stacks_of_the_last_batch_are_remembered() -> None:
+    """How far a stack came is known until the next batch, if it used any time in this one."""
+    grown = grow()
+    for names in ("ab", "cd", "ef"):
+        grown.settle({**stacks(**{names: 50}), stack("w"): usage(50, 0.0, 1.0)})
+        assert {stack(names)} == grown.tree._last.keys()
+    grown.settle({stack("ef"): usage(50, 0.0, 1.0)})
+    assert {} == grown.tree._last
+
+
 def test_a_branch_is_retired_only_after_long() -> None:
     """However hot the newcomers are, a branch that grew in the last half hour stays."""
     grown = grow(limit=5)

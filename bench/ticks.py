@@ -13,6 +13,7 @@ from bench.truth import UNPLACED, by_short_name, weights
 
 RATE = 125
 """Ticks a second of CPU: what there is of a kernel that beats 250 times, as each takes two beats."""
+
 ENOUGH = 6000
 SECONDS = 30.0
 MOST_RUNS = 20

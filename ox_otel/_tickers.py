@@ -29,6 +29,7 @@ class Ticker:
         "handle",
         "held",
         "ids",
+        "prompt",
         "seen",
         "thread",
         "ticked",
@@ -50,6 +51,7 @@ class Ticker:
         self.ticked: dict[Tally, int] = {}  # the CPU of these ticks
         self.waits: dict[Tally, int] = {}  # what has been counted as waiting
         self.seen: dict[Tally, int] = {}  # the time that looks stand for, but what it held the GIL
+        self.prompt: dict[Tally, int] = {}  # the part of that by samples that were not late
         self.held = 0
         self._last: tuple[Tally, int, int, Sample] | None = None  # what `settle` has yet to count
 
@@ -81,6 +83,8 @@ class Ticker:
             held = elapsed * used // sample.used if sample.late and used else 0
             self.held += held
             self.seen[tally] = self.seen.get(tally, 0) + elapsed - held
+            if not sample.late:
+                self.prompt[tally] = self.prompt.get(tally, 0) + elapsed
             self._last = None
 
     @property

@@ -31,19 +31,45 @@ FORGOTTEN = 1_000_000
 """Nanoseconds below which it is not known any more, so that no function is remembered for ever."""
 
 
-class Waits:
-    """Places what threads have waited, by what is known of each function that was seen lately.
+class Habit:
+    """What a function did lately at the top of stacks, over all threads; nanoseconds."""
 
-    Times in nanoseconds, over all threads; those of a function may be less than nothing by chance.
-    """
+    __slots__ = ("cpu", "prompt", "seen", "waited")
 
     def __init__(self) -> None:
-        self._seen: dict[Function, float] = {}  # how long it was at the top of a stack
-        self._waited: dict[Function, float] = {}  # how long it waited there
+        self.cpu = self.seen = self.waited = (
+            0.0  # waited: what is left; by chance, less than nothing
+        )
+        self.prompt = 0.0  # seen by samples that were not late, so while nobody held the GIL
+
+    def fade(self) -> bool:
+        """Let what is known count for less; return whether it is worth knowing."""
+        self.cpu *= FADING
+        self.seen *= FADING
+        self.waited *= FADING
+        self.prompt *= FADING
+        return self.cpu + self.seen > FORGOTTEN
+
+    @property
+    def hidden(self) -> float:
+        """The part of its CPU, of which there is some, from 0 to 1, that it uses while it holds the GIL."""
+        return max(1 - self.prompt / self.cpu, 0.0)
+
+    @property
+    def waiting(self) -> float:
+        """The part of the time that it was seen, from 0 to 1, that is waiting."""
+        return min(max(self.waited / self.seen, 0.0), 1.0) if self.seen else 0.0
+
+
+class Waits:
+    """Places what threads that tick have waited."""
+
+    def __init__(self) -> None:
+        self._habits: dict[Function, Habit] = {}
 
     def place(self, tickers: Collection[Ticker], parted: Collection[Ticker]) -> None:
         """Place the waits since the last batch, of those *parted* with too, and begin a new one."""
-        self._seen, self._waited = _faded(self._seen), _faded(self._waited)
+        self._habits = {name: habit for name, habit in self._habits.items() if habit.fade()}
         notable = [ticker for ticker in tickers if ticker.waited >= NOTABLE]
         asked = nlargest(ASKED, notable, key=lambda ticker: ticker.waited)
         for ticker in tickers:
@@ -51,11 +77,14 @@ class Waits:
                 self._place_core_wait(ticker)
             else:
                 ticker.core_wait = None
-        for ticker in (*tickers, *parted):
+        everyone = [*tickers, *parted]
+        for ticker in everyone:
             self._learn(ticker)
-        for ticker in (*tickers, *parted):
-            shares = {tally: round(seen * self._part(tally)) for tally, seen in ticker.seen.items()}
-            _move(ticker.waited, ticker.waits, shares)
+        for ticker in everyone:
+            self._learn_of_holding(ticker)
+        for ticker in everyone:
+            parts = {t: round(seen * self._habit(t).waiting) for t, seen in ticker.seen.items()}
+            _move(ticker.waited, ticker.waits, parts)
         for ticker in tickers:
             ticker.close()
 
@@ -67,32 +96,33 @@ class Waits:
         waited = min(ticker.core_wait - before, ticker.waited)
         _move(waited, ticker.waits, ticker.ticked)
         for tally, part in _shares(waited, ticker.ticked):
-            self._add(tally, waited=-part)
+            self._habit(tally).waited -= part
 
     def _learn(self, ticker: Ticker) -> None:
         """Take note of where a thread was seen, and of its CPU."""
         ticker.settle()
         for tally, seen in ticker.seen.items():
-            self._add(tally, seen=seen, waited=seen)
+            habit = self._habit(tally)
+            habit.seen += seen
+            habit.waited += seen
+            habit.prompt += ticker.prompt.get(tally, 0)
         for tally, cpu in ticker.ticked.items():
-            self._add(tally, waited=-cpu)
-        for tally, part in _shares(ticker.held, ticker.ticked):
-            self._add(tally, waited=part)
+            habit = self._habit(tally)
+            habit.cpu += cpu
+            habit.waited -= cpu
 
-    def _add(self, tally: Tally, *, waited: int, seen: int = 0) -> None:
+    def _learn_of_holding(self, ticker: Ticker) -> None:
+        """Take note of the time for which a thread that held the GIL was seen elsewhere."""
+        burned = {t: round(cpu * self._habit(t).hidden) for t, cpu in ticker.ticked.items()}
+        for tally, part in _shares(ticker.held, burned):
+            self._habit(tally).waited += part
+
+    def _habit(self, tally: Tally) -> Habit:
         function = tally.stack[-1]
-        self._seen[function] = self._seen.get(function, 0.0) + seen
-        self._waited[function] = self._waited.get(function, 0.0) + waited
-
-    def _part(self, tally: Tally) -> float:
-        """Return which part of the time that its function was seen was waiting, from 0 to 1."""
-        function = tally.stack[-1]
-        seen, waited = self._seen[function], self._waited[function]
-        return min(max(waited / seen, 0.0), 1.0) if seen else 0.0
-
-
-def _faded(times: Mapping[Function, float]) -> dict[Function, float]:
-    return {function: FADING * time for function, time in times.items() if abs(time) > FORGOTTEN}
+        habit = self._habits.get(function)
+        if habit is None:
+            habit = self._habits[function] = Habit()
+        return habit
 
 
 def _move(waited: int, sources: dict[Tally, int], targets: Mapping[Tally, int]) -> None:

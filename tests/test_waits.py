@@ -32,7 +32,7 @@ def tallies(*names: str) -> list[Tally]:
 
 def milliseconds(*some: Tally) -> list[int]:
     """Return what has been counted as waiting."""
-    return [tally.wait // 1_000_000 for tally in some]
+    return [round(tally.wait / 1_000_000) for tally in some]
 
 
 def look(one: Ticker, seen: Tally, elapsed: int, used: int, sample: Sample | None = None) -> None:
@@ -207,13 +207,38 @@ def test_a_late_sample_in_which_nobody_has_used_cpu() -> None:
 def test_the_time_of_whoever_held_the_gil_is_that_of_where_it_burns() -> None:
     """It may have waited there for a core, as a function that is seen for longer than it ticks."""
     one, (hot, nap) = ticker(), tallies("hot", "nap")
-    look(one, hot, 200, 100)
+    held_by_another = Sample(late=True)
+    held_by_another.used = 10**15
+    look(one, hot, 200, 100, held_by_another)
     look(one, nap, 100, 100, Sample(late=True))
     look(one, nap, 100, 0)
     tick(one, {hot: 200})
     Waits().place([one], [])
 
     assert [100, 100] == milliseconds(hot, nap)
+
+
+def test_what_burns_without_the_gil_has_not_held_it() -> None:
+    """It is seen burning by samples that are not late, and has no part in the time of a holder."""
+    one, (hot, free, nap) = ticker(), tallies("hot", "free", "nap")
+    look(one, free, 150, 100)
+    look(one, nap, 100, 100, Sample(late=True))
+    look(one, nap, 100, 0)
+    tick(one, {hot: 100, free: 100})
+    Waits().place([one], [])
+
+    assert [0, 50, 100] == milliseconds(hot, free, nap)
+
+
+def test_a_look_right_after_another_stands_for_no_time() -> None:
+    """Where it finds the thread nothing is known of."""
+    one, (hot, nap, call) = ticker(), tallies("hot", "nap", "call")
+    look(one, nap, 100, 50)
+    look(one, call, 0, 0)
+    tick(one, {hot: 50})
+    Waits().place([one], [])
+
+    assert [0, 50, 0] == milliseconds(hot, nap, call)
 
 
 def test_a_function_waits_no_longer_than_it_is_seen() -> None:
@@ -293,8 +318,7 @@ def test_no_function_is_remembered_for_ever() -> None:
         tick(one, {hot: 100})
         waits.place([one], [])
 
-    assert len(waits._seen) < 300
-    assert len(waits._waited) < 300
+    assert len(waits._habits) < 300
 
 
 @given(

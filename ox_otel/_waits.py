@@ -37,9 +37,8 @@ class Habit:
     __slots__ = ("cpu", "prompt", "seen", "waited")
 
     def __init__(self) -> None:
-        self.cpu = self.seen = self.waited = (
-            0.0  # waited: what is left; by chance, less than nothing
-        )
+        self.cpu = self.seen = 0.0
+        self.waited = 0.0  # what is left of the time; by chance, less than nothing
         self.prompt = 0.0  # seen by samples that were not late, so while nobody held the GIL
 
     def fade(self) -> bool:
@@ -52,7 +51,7 @@ class Habit:
 
     @property
     def hidden(self) -> float:
-        """The part of its CPU, of which there is some, from 0 to 1, that it uses while it holds the GIL."""
+        """The part of its CPU, from 0 to 1, that is used with the GIL; there must be some."""
         return max(1 - self.prompt / self.cpu, 0.0)
 
     @property

@@ -275,7 +275,7 @@ class Threads:
         if running and look.span is not None:
             self._spans[tally.stack[-1]] = look.span
         tally.hits += 1
-        self._count_wait(thread, tally, elapsed - used)
+        self._count_wait(thread, tally, elapsed, used)
         # not the clock: what it seems to have run ahead of the time counts next time
         thread.counted += used
         thread.counted_at = self._now
@@ -295,9 +295,9 @@ class Threads:
         elif used:
             self._tallies.unplaced(thread.ids or look.ids, look.ids).cpu += used
 
-    def _count_wait(self, _thread: Thread, tally: Tally, waited: int) -> None:
-        """Count the time that a thread waited since the last look at it where it stands now."""
-        tally.wait += waited
+    def _count_wait(self, _thread: Thread, tally: Tally, elapsed: int, used: int) -> None:
+        """Count the time since the last look at a thread that it has not *used* where it stands now."""
+        tally.wait += elapsed - used
 
     def _walk(self, frame: FrameType | None) -> tuple[int, ...]:
         """Return the ids of the code objects on a stack, leaf first."""

@@ -1,99 +1,93 @@
-"""What ticks know of one thread: the CPU that is due, and where the time is that it waited for a core.
+"""What ticks and looks tell of one thread since the last batch; times in nanoseconds.
 
-A sampler in Python sees a thread when that lets go of the GIL, and credits the place with all the
-waiting since the last look. But a thread that waits for a core does so anywhere, mostly where it
-burns; and then the sampler, which waits for the GIL meanwhile, finds it at the next call that lets go
-of it. The kernel knows how long it was: that much is taken from where it was counted and shared out
-over the places at which the thread has ticked.
+What a thread has waited is known to the nanosecond: the time less what its clock says. Where, is
+only known of the moment of a look. So it is counted there at first, and placed anew when the batch
+is due, see `_waits`.
 """
 
-from collections.abc import Iterable
-from heapq import nlargest
-
-from ox_otel._interpreter import native_id_of
 from ox_otel._looks import Thread
 from ox_otel._tallies import Ids, Tally
-from ox_otel._tasks import core_wait
-from ox_otel._ticks import read_task
 
-NOTABLE = 50_000_000
-"""Nanoseconds of waiting from one batch to the next; with less, nobody is asked for what."""
 
-ASKED = 4
-"""Threads a batch that the kernel is asked about, those that waited longest: a file is read for each."""
+class Sample:
+    """One sample, as far as the looks that it takes have to do with each other."""
+
+    __slots__ = ("late", "used")
+
+    def __init__(self, *, late: bool) -> None:
+        self.late = late  # somebody had the GIL when it was due
+        self.used = 0  # CPU of all threads that it looked at, since the last look at each
 
 
 class Ticker:
-    """The CPU and the waits of one thread that ticks; times in nanoseconds."""
+    """The CPU and the waits of one thread that ticks."""
 
-    __slots__ = ("_core_wait", "_ticked", "_waits", "due", "handle", "ids", "thread", "ticks")
+    __slots__ = (
+        "_last",
+        "core_wait",
+        "due",
+        "handle",
+        "held",
+        "ids",
+        "prompt",
+        "seen",
+        "thread",
+        "ticked",
+        "ticks",
+        "waits",
+    )
 
     def __init__(self, thread: Thread, handle: int) -> None:
         self.thread = thread
         self.handle = handle
         self.due = 0  # what its clock has counted and no tick stands for yet
-        self.ticks = 0  # since the last batch
         self.ids: Ids = thread.ids  # where it ticked last
-        self._ticked: dict[Tally, int] = {}  # the CPU of these ticks
-        self._waits: dict[Tally, int] = {}  # since the last batch
-        self._core_wait: int | None = None  # until the last batch, if that asked for it
+        self.core_wait: int | None = None  # until the last batch, if that asked for it
+        self.close()
+
+    def close(self) -> None:
+        """Begin a new batch."""
+        self.ticks = 0
+        self.ticked: dict[Tally, int] = {}  # the CPU of these ticks
+        self.waits: dict[Tally, int] = {}  # what has been counted as waiting
+        self.seen: dict[Tally, int] = {}  # the time that looks stand for, but what it held the GIL
+        self.prompt: dict[Tally, int] = {}  # the part of that by samples that were not late
+        self.held = 0
+        self._last: tuple[Tally, int, int, Sample] | None = None  # what `settle` has yet to count
 
     def tick(self, tally: Tally, ticks: int, cpu: int) -> None:
         """Count *ticks* that stand for so much *cpu*."""
         tally.cpu += cpu
         self.due -= cpu
         self.ticks += ticks
-        self._ticked[tally] = self._ticked.get(tally, 0) + cpu
+        self.ticked[tally] = self.ticked.get(tally, 0) + cpu
 
-    def wait(self, tally: Tally, waited: int) -> None:
-        """Count time that the thread has waited, as far as one could see."""
+    def look(self, tally: Tally, elapsed: int, used: int, sample: Sample) -> None:
+        """Count the time since the last look; what of it was not *used* as waiting where it is seen."""
+        self.settle()
+        sample.used += used
+        waited = elapsed - used
         tally.wait += waited
-        self._waits[tally] = self._waits.get(tally, 0) + waited
+        self.waits[tally] = self.waits.get(tally, 0) + waited
+        self._last = tally, elapsed, used, sample
+
+    def settle(self) -> None:
+        """Count the last look, once its sample is over, for where the thread was when that was due.
+
+        A sample that was late has waited for the GIL. Whoever had it is seen where it let go of it,
+        mostly as it begins to wait, but was burning before. Who that was is not known; a thread is
+        the likelier the more of the CPU it has used.
+        """
+        if self._last:
+            tally, elapsed, used, sample = self._last
+            held = elapsed * used // sample.used if sample.late and used else 0
+            self.held += held
+            self.seen[tally] = self.seen.get(tally, 0) + elapsed - held
+            if not sample.late:
+                self.prompt[tally] = self.prompt.get(tally, 0) + elapsed
+            self._last = None
 
     @property
     def waited(self) -> int:
         """How long it has waited since the last batch, if it has ticked as well."""
-        return sum(self._waits.values()) if self._ticked else 0
-
-    def place_core_wait(self) -> None:
-        """Count what it waited for a core since the last batch where it has ticked."""
-        before, self._core_wait = self._core_wait, _core_wait(self.thread)
-        if before is None or self._core_wait < before:
-            return  # nobody had asked before, or it has ended
-        waited = self.waited
-        share = min(self._core_wait - before, waited)
-        moved = 0
-        for tally, counted in self._waits.items():
-            part = counted * share // waited
-            tally.wait -= part
-            moved += part
-        cpu = sum(self._ticked.values())
-        for tally, counted in self._ticked.items():
-            part = moved * counted // cpu
-            tally.wait += part
-            moved -= part
-            cpu -= counted
-
-    def close(self, *, asked: bool) -> None:
-        """Begin a new batch, this one having *asked* for the time that it waited for a core."""
-        self.ticks = 0
-        self._ticked = {}
-        self._waits = {}
-        if not asked:
-            self._core_wait = None
-
-
-def place_core_waits(tickers: Iterable[Ticker]) -> None:
-    """Place what threads waited for cores since the last batch, and begin a new one."""
-    tickers = list(tickers)
-    notable = [ticker for ticker in tickers if ticker.waited >= NOTABLE]
-    asked = nlargest(ASKED, notable, key=lambda ticker: ticker.waited)
-    for ticker in asked:
-        ticker.place_core_wait()
-    for ticker in tickers:
-        ticker.close(asked=ticker in asked)
-
-
-def _core_wait(thread: Thread) -> int:
-    clock = thread.clock
-    return 0 if clock is None else core_wait(native_id_of(clock), read_task)
+        return sum(self.waits.values()) if self.ticked else 0

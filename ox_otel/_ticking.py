@@ -16,12 +16,14 @@ from ox_otel._fork import follow_forks
 from ox_otel._interpreter import native_id_of
 from ox_otel._looks import Look, Site, Stranger, Thread
 from ox_otel._names import Names
+from ox_otel._placement import PROMPT
 from ox_otel._spans import is_traced
 from ox_otel._strangers import Strangers
 from ox_otel._tallies import Ids, Tally
 from ox_otel._tasks import blocked_by
 from ox_otel._threads import MAX_STACKS, UNNOTICED, Threads, cpu_of_others, read_clock
-from ox_otel._tickers import Ticker, place_core_waits
+from ox_otel._tickers import Sample, Ticker
+from ox_otel._waits import Waits
 from ox_otel.recorders import Stack, Usage
 
 PACE = 5
@@ -95,6 +97,9 @@ class Ticks(Threads):
         self._by_handle: dict[int, Ticker] = {}
         self._ids: dict[bytes, Ids] = {}  # of stacks, as ticks write them down
         self._due = 0  # the CPU of all threads that tick since their ticks were taken
+        self._parted: list[Ticker] = []  # whose waits are yet to be placed
+        self._waits = Waits()
+        self._sample = Sample(late=False)
         self._deaf: set[Thread] = set()
         self._restless = 0  # samples to be taken an interval apart
         self._batches = 0  # since all clocks were read because it was time
@@ -107,6 +112,7 @@ class Ticks(Threads):
         if self.reason:
             return super().sample(delay)
         self._set_period(round(1e9 * self._interval() / TICKS_AN_INTERVAL))
+        self._sample = Sample(late=delay >= PROMPT)
         moved = self._glance()
         if moved is None:
             moved = super().sample(delay)
@@ -169,7 +175,8 @@ class Ticks(Threads):
                     self._disarm(ticker)
                 else:
                     self._give_up(ticker)
-        place_core_waits(self._tickers.values())
+        self._waits.place(self._tickers.values(), self._parted)
+        self._parted = []
         return super().drain()
 
     def cost(self) -> float:
@@ -259,6 +266,7 @@ class Ticks(Threads):
         self._give_up(ticker)
         del self._by_handle[ticker.handle]
         del self._tickers[ticker.thread.ident]
+        self._parted.append(ticker)
 
     def _give_up(self, ticker: Ticker) -> None:
         self._unplaced(ticker).cpu += max(ticker.due, 0)
@@ -305,13 +313,13 @@ class Ticks(Threads):
             ticker.due += used
             self._due += used
 
-    def _count_wait(self, thread: Thread, tally: Tally, waited: int) -> None:
+    def _count_wait(self, thread: Thread, tally: Tally, elapsed: int, used: int) -> None:
         """Count waiting of a thread that ticks so that it can be placed anew when more is known."""
         ticker = self._tickers.get(thread.ident)
         if ticker is None:
-            super()._count_wait(thread, tally, waited)
+            super()._count_wait(thread, tally, elapsed, used)
         else:
-            ticker.wait(tally, waited)
+            ticker.look(tally, elapsed, used, self._sample)
 
     def _recheck(self) -> None:
         """Have all clocks read after some batches; until then ask those first that moved lately."""

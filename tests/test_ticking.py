@@ -395,6 +395,58 @@ def test_waiting_for_a_core_is_counted_where_cpu_is_used(engine: Engine) -> None
     assert waits[1] < 0.25 * sum(waits)
 
 
+@pytest.mark.parametrize(("delay", "late"), [(0.0, False), (0.002, True)])
+def test_a_sample_that_waited_for_the_gil_may_find_its_holder_elsewhere(
+    engine: Engine, delay: float, *, late: bool
+) -> None:
+    """What the others used tells how likely that is."""
+    with threads(lambda: burn(0.3)):
+        engine.sample(0.0)
+        time.sleep(0.05)
+        engine.sample(delay)
+        (ticker,) = engine._tickers.values()
+        ticker.settle()
+
+    assert late == (ticker.held > 0)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_waiting_is_not_counted_where_cpu_is_used(engine: Engine, *, ended: bool) -> None:
+    """A thread that burns and naps by turns, faster than samples come, has waited in its naps.
+
+    So has one that has ended when the batch is due.
+    """
+
+    def work() -> None:
+        began.set()
+        until = time.thread_time() + 1.0
+        while time.thread_time() < until:
+            burn(0.012)
+            nap()
+        if not ended:
+            over.wait()
+
+    def nap() -> None:
+        time.sleep(0.012)
+
+    began, over = threading.Event(), threading.Event()
+    with threads(work):
+        began.wait()
+        (worker,) = (one for one in threading.enumerate() if one.name.endswith("(work)"))
+        clock = time.pthread_getcpuclockid(worker.ident or 0)
+        while worker.is_alive() and (ended or time.clock_gettime(clock) < 1.0):
+            due = time.monotonic() + 0.03
+            time.sleep(0.03)
+            engine.sample(time.monotonic() - due)
+        engine.sample(0.0)
+        stacks = engine.drain()
+        over.set()
+
+    waited = named(stacks, "burn").wait_seconds, named(stacks, "nap").wait_seconds
+    assert sum(waited) > 0.5
+    assert waited[0] < 0.15 * sum(waited)
+
+
 def test_generated_code_has_its_true_name(engine: Engine) -> None:
     """Functions that live for one call are told apart, and their names are those that they had."""
     calls = 0
@@ -604,6 +656,8 @@ def test_threads_that_come_and_go_leave_no_timer(engine: Engine) -> None:
 
     assert timers() <= 3
     assert len(engine._tickers) == timers()
+    engine.drain()
+    assert [] == engine._parted
 
 
 def test_threads_that_block_the_signal_are_forgotten_when_they_end(engine: Engine) -> None:

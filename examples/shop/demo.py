@@ -85,13 +85,13 @@ def compare(children: Children, shop: str, ask: Ask, deadline: float) -> Iterato
             return
 
 
-def health(profiler: str) -> str:
-    """Return how the profiler is and what it costs, in a line."""
+def health(profiler: str) -> tuple[str, str]:
+    """Return the profiler's engine, and how it is and what it costs, in a line."""
     try:
         status = json.loads(answers.get(f"{profiler}/status"))
     except OSError:
-        return f"does not answer at {profiler}"
-    return (
+        return "", f"does not answer at {profiler}"
+    return status["engine"], (
         f"{status['state']}, engine {status['engine']}, {status['samples']} samples,"
         f" {status['overhead_ratio']:.2%} of a core,"
         f" {status['series']} of at most {status['series_limit']} series"
@@ -120,10 +120,11 @@ def run(children: Children, seconds: float, clients: int) -> int:
             pictures = "not on this machine: the figures are from the profiler's own endpoint"
         for comparison in compare(children, shop, ask, deadline):
             found, verdict = comparison.verdict(source)
+            engine, line = health(profiler)
             words = [
                 f"page        {profiler}/",
-                comparison.table(source),
-                f"profiler    {health(profiler)}",
+                comparison.table(source, engine),
+                f"profiler    {line}",
                 f"shop        {shop}/recommend/7   {shop}/metrics",
                 f"Prometheus  {pictures}",
             ]

@@ -36,8 +36,12 @@ class Comparison:
         names = {name for name, _ in self.profile}
         return sorted(names, key=lambda name: -self.profile[name, "cpu"])
 
-    def table(self, source: str) -> str:
-        """Return a line for each of the hottest functions, and for each that the shop knows."""
+    def table(self, source: str, engine: str) -> str:
+        """Return a line for each of the hottest functions, and for each that the shop knows.
+
+        Where the *engine* of the profiler has blind spots, functions in them are marked.
+        """
+        marked = BLIND_SPOTS if engine == "threads" else ()
         seen, true = self.percent(self.profile), self.percent(self.truth)
         names = self.ranking()[:SHOWN]
         names += [name for name in self.kinds if name not in names] + [REST]
@@ -54,8 +58,8 @@ class Comparison:
                 cells += f"{truth:7.1f}{share - truth:+7.1f} " if known else f"{'':15}"
             kind = self.kinds.get(name, "")
             short = name if len(name) < 34 else f"..{name[-31:]}"
-            lines.append(f"{short:34}{cells} {kind}{' *' if kind in BLIND_SPOTS else ''}".rstrip())
-        return "\n".join([*lines, NOTE])
+            lines.append(f"{short:34}{cells} {kind}{' *' if kind in marked else ''}".rstrip())
+        return "\n".join([*lines, *([NOTE] if marked else [])])
 
     def verdict(self, source: str) -> tuple[bool, str]:
         """Return whether the expected functions lead by CPU, and that in words."""

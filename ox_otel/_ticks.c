@@ -42,6 +42,9 @@
 #if defined(Py_GIL_DISABLED) || PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x03100000
 #error "not a CPython that was tested: 3.11 to 3.15, with the GIL"
 #endif
+#ifndef __LP64__
+#error "not a system that was tested: with words of 64 bits"
+#endif
 #if PY_VERSION_HEX >= 0x030E0000
 #include "internal/pycore_interpframe_structs.h"
 #else
@@ -59,9 +62,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #ifndef sigev_notify_thread_id
@@ -93,6 +98,18 @@
 #endif
 #define LAST_OWNER 4
 #define FIRST_OWNER_IN_C 3 /* from here on: entries of C into the interpreter, no function's */
+
+/* What differs between machines: the instruction that calls the system. */
+
+#if defined(__x86_64__)
+#define CALL "\x0F\x05"
+#define NEXT_INSTRUCTION(context) (context)->uc_mcontext.gregs[REG_RIP]
+#elif defined(__aarch64__)
+#define CALL "\x01\x00\x00\xD4"
+#define NEXT_INSTRUCTION(context) (context)->uc_mcontext.pc
+#else
+#error "not a machine that was tested"
+#endif
 
 typedef struct _PyInterpreterFrame Frame;
 #define FRAME_SIZE offsetof(Frame, localsplus)
@@ -140,7 +157,7 @@ typedef struct {
     _Atomic uintptr_t state; /* the PyThreadState, 0: nobody is armed here */
     _Atomic unsigned epoch;
     unsigned long thread; /* its ident */
-    _Atomic(timer_t) timer;
+    _Atomic int timer; /* the kernel's number of it */
     long long period;
     /* its handler's own: the CPU that it will have used when a tick is due, and whether that is */
     long long next;
@@ -155,6 +172,7 @@ static unsigned known_count;
 static _Atomic unsigned generation;
 static _Atomic long long spent; /* nanoseconds of CPU, by handlers */
 static pid_t own_pid;
+static long long beat; /* nanoseconds from one beat of the kernel's clock to the next */
 
 /* Reading */
 
@@ -388,14 +406,24 @@ static struct timespec as_time(long long nanoseconds) {
     return (struct timespec){nanoseconds / 1000000000, nanoseconds % 1000000000};
 }
 
-/* Have the signal come when the thread has used so much CPU, and, should nobody answer it, again. */
-static int set_timer(timer_t timer, long long nanoseconds, long long period) {
-    struct itimerspec times = {.it_value = as_time(nanoseconds), .it_interval = as_time(period)};
-    return timer_settime(timer, 0, &times, NULL);
+/* Return whether a signal comes at the end of a system call, within which it could not. */
+static int ends_call(const ucontext_t *context) {
+    char before[sizeof CALL - 1];
+    struct iovec to = {before, sizeof before};
+    struct iovec from = {(char *)NEXT_INSTRUCTION(context) - sizeof before, sizeof before};
+    return process_vm_readv(own_pid, &to, 1, &from, 1, 0) == sizeof before &&
+           memcmp(before, CALL, sizeof before) == 0;
 }
 
-/* Take note that a thread which has used so much CPU ticks; return how many periods that is for. */
-static int count_periods(Place *place, long long used) {
+/* Have the signal come when the thread has used so much CPU, and, should nobody answer it, again.
+   The library's own call may read what another thread has freed: it once kept timers in memory. */
+static int set_timer(int timer, long long nanoseconds, long long period) {
+    struct itimerspec times = {.it_value = as_time(nanoseconds), .it_interval = as_time(period)};
+    return (int)syscall(SYS_timer_settime, timer, 0, &times, NULL);
+}
+
+/* Have the next tick come in time; return for how many periods of CPU one stands that comes now. */
+static int next_period(Place *place, long long used) {
     long long late = used - place->next;
     int periods = late > 0 ? 1 + (int)(late / place->period) : 1;
     place->next += periods * place->period;
@@ -408,18 +436,25 @@ static void on_tick(int signal, siginfo_t *info, void *context) {
     int handle = info->si_value.sival_int;
     Place *place = &places[handle & (THREADS - 1)];
     /* before it is known to be this thread's: what is set below may be gone, but is nobody else's */
-    timer_t timer = atomic_load(&place->timer);
+    int timer = atomic_load(&place->timer);
     uintptr_t state = atomic_load(&place->state);
     /* SIGURG can come from elsewhere too, and is nothing to us then */
     if (info->si_code == SI_TIMER && state &&
         (unsigned)handle / THREADS == atomic_load(&place->epoch)) {
-        place->is_due = !place->is_due;
-        if (place->is_due) {
+        if (place->next > began + place->period) {
+            place->next = began; /* written by a late tick of the thread that had the place before */
+        }
+        /* A system call may have held the signal up, and met the next beat too: for sure where it
+           went on for two beats, for one and a part with a chance of that part. */
+        long long held = beat + began % beat;
+        int is_held = began - place->next > held && ends_call(context);
+        if (!place->is_due && !is_held) {
+            place->is_due = 1;
             set_timer(timer, 1, place->period);
         } else {
-            int weight = count_periods(place, began);
-            long long left = place->next - began;
-            set_timer(timer, left < place->period ? left : place->period, place->period);
+            int weight = next_period(place, is_held ? began - held : began);
+            place->is_due = place->next <= began;
+            set_timer(timer, place->is_due ? 1 : place->next - began, place->period);
             int number = claim_cell(FREE, 0);
             if (number < CELLS) {
                 cells[number].handle = handle;
@@ -431,7 +466,7 @@ static void on_tick(int signal, siginfo_t *info, void *context) {
     }
     atomic_fetch_add(&spent, thread_time() - began);
     errno = saved;
-    (void)signal, (void)context;
+    (void)signal;
 }
 
 /* What Python calls, always with the GIL. */
@@ -554,8 +589,8 @@ static PyObject *arm(PyObject *module, PyObject *args) {
     /* the kernel's number for the clock of one thread, see clock_getres(2) */
     clockid_t clock = (clockid_t)(~(unsigned)native_id << 3 | 6);
     struct timespec used;
-    timer_t timer;
-    if (clock_gettime(clock, &used) != 0 || timer_create(clock, &event, &timer) != 0) {
+    int timer;
+    if (clock_gettime(clock, &used) != 0 || syscall(SYS_timer_create, clock, &event, &timer) != 0) {
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     place->thread = ident;
@@ -568,7 +603,7 @@ static PyObject *arm(PyObject *module, PyObject *args) {
     if (set_timer(timer, first, period) != 0) {
         int saved = errno;
         atomic_store(&place->state, 0);
-        timer_delete(timer);
+        syscall(SYS_timer_delete, timer);
         errno = saved;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
@@ -590,7 +625,7 @@ static PyObject *disarm(PyObject *module, PyObject *arg) {
     Place *place = place_of(arg);
     if (place) {
         atomic_store(&place->state, 0);
-        timer_delete(atomic_load(&place->timer));
+        syscall(SYS_timer_delete, atomic_load(&place->timer));
     }
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
@@ -761,7 +796,7 @@ static PyObject *look(PyObject *module, PyObject *arg) {
 }
 
 PyDoc_STRVAR(read_task_doc, "read_task(native_id, name) -> bytes\n\n"
-"Return the first 4096 bytes of a file that the kernel has for a thread of this process in /proc.\n"
+"Return the first 16384 bytes of a file that the kernel has for a thread of this process in /proc.\n"
 "Keeps the GIL: each time that Python lets go of it, a busy process gives it back after 5 ms.\n\n"
 "Raises:\n"
 "    OSError: there is no such thread or no such file.\n");
@@ -769,7 +804,7 @@ PyDoc_STRVAR(read_task_doc, "read_task(native_id, name) -> bytes\n\n"
 static PyObject *read_task(PyObject *module, PyObject *args) {
     int native_id;
     const char *name;
-    char path[64], content[4096];
+    char path[64], content[16384];
     if (!PyArg_ParseTuple(args, "is", &native_id, &name)) {
         return NULL;
     }
@@ -850,6 +885,9 @@ static PyObject *layout(void) {
 }
 
 PyMODINIT_FUNC PyInit__ticks(void) {
+    struct timespec resolution = {0};
+    clock_getres(CLOCK_MONOTONIC_COARSE, &resolution); /* which that clock counts */
+    beat = nanoseconds_of(resolution);
     PyObject *module = PyModule_Create(&definition);
     PyObject *places = module ? layout() : NULL;
     if (!places || PyModule_AddObjectRef(module, "LAYOUT", places) != 0) {

@@ -2,7 +2,8 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from ox_otel._fork import uncut
@@ -47,7 +48,7 @@ class Delivery:
     def deliver(self, batch: Batch, now: float) -> None:
         """Hand over *batch* and what was kept, or keep it too."""
         if self._kept is not None:
-            batch = merged(self._kept, batch, self._held.__contains__)
+            batch = merged(self._kept, batch, self._held.intersection)
         self._kept = batch
         if now < self._retry_at:
             return
@@ -68,13 +69,14 @@ class Delivery:
         finally:
             self._began = None
 
-    def concerns(self, one: Function | Node) -> bool:
-        """Return whether the recorder holds *one*, or will with what it is being told.
+    def concerned(self, some: Iterable[Function | Node]) -> set[Function | Node]:
+        """Return which of them the recorder holds, or will with what it is being told.
 
         Any thread may ask.
         """
         kept = self._kept  # before what is held: once it has been told, it is there
-        return one in self._held or (kept is not None and one in _of(kept))
+        told = set() if kept is None else _of(kept)
+        return {one for one in some if one in self._held or one in told}
 
     def _hold(self, batch: Batch) -> None:
         """Take note of what the recorder holds now that it has *batch*."""
@@ -91,18 +93,21 @@ def _of(batch: Batch) -> set[Function | Node]:
     return known.union(batch.tree, batch.retired.values(), batch.retired_nodes.values())
 
 
-def merged(kept: Batch, later: Batch, concerns: Callable[[Function | Node], bool]) -> Batch:
-    """Return two batches as one, which tells of those ends only that *concerns* is true of.
+def merged(
+    kept: Batch,
+    later: Batch,
+    concerned: Callable[[Iterable[Function | Node]], AbstractSet[Function | Node]],
+) -> Batch:
+    """Return two batches as one, which tells of the ends of those *concerned* only.
 
     What has come and gone while a recorder fails would fill memory, and ends nothing that it holds.
     """
     both = kept.plus(later)
+    ended = concerned((*both.retired, *both.retired_nodes))
     return replace(
         both,
-        retired={ended: heir for ended, heir in both.retired.items() if concerns(ended)},
-        retired_nodes={
-            ended: heir for ended, heir in both.retired_nodes.items() if concerns(ended)
-        },
+        retired={one: heir for one, heir in both.retired.items() if one in ended},
+        retired_nodes={one: heir for one, heir in both.retired_nodes.items() if one in ended},
     )
 
 
@@ -137,7 +142,7 @@ class Courier:
         except IndexError:  # it has been fetched
             pass
         else:
-            batch = merged(waiting, batch, self.delivery.concerns)
+            batch = merged(waiting, batch, self.delivery.concerned)
         self._waiting.append(batch)
         self._ending = False
         try:

@@ -19,13 +19,13 @@ of the call can, over time, so evidence is gathered by call site:
 `bench/` has the programs of known truth on which the rule was found and, others, tested.
 """
 
-import _thread
 import time
 from opcode import opmap
 from types import CodeType
 
 from ox_otel._interpreter import native_id_of, waits_of_ours
 from ox_otel._looks import Look, Site
+from ox_otel._native import get_native_id
 from ox_otel._tasks import core_wait
 
 PROMPT = 0.001
@@ -129,7 +129,7 @@ class Placement:
         thread, clock = look.thread, look.thread.clock
         if clock is None:
             return False
-        own_before, self._core_wait = self._core_wait, core_wait(_thread.get_native_id())
+        own_before, self._core_wait = self._core_wait, core_wait(get_native_id())
         before, thread.core_wait = thread.core_wait, core_wait(native_id_of(clock))
         waited = self._core_wait - own_before + thread.core_wait - before
         return delay - 1e-9 * waited >= SWITCH

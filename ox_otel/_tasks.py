@@ -19,7 +19,7 @@ def read_task(native_id: int, name: str) -> bytes:
     """
     file = os.open(f"/proc/self/task/{native_id}/{name}", os.O_RDONLY)
     try:
-        return os.read(file, 4096)
+        return os.read(file, 16384)
     finally:
         os.close(file)
 

@@ -26,6 +26,7 @@ class Ticker:
         "_last",
         "core_wait",
         "due",
+        "given_up",
         "handle",
         "held",
         "ids",
@@ -41,6 +42,7 @@ class Ticker:
         self.thread = thread
         self.handle = handle
         self.due = 0  # what its clock has counted and no tick stands for yet
+        self.given_up = 0  # what no tick came for in time
         self.ids: Ids = thread.ids  # where it ticked last
         self.core_wait: int | None = None  # until the last batch, if that asked for it
         self.close()
@@ -56,7 +58,10 @@ class Ticker:
         self._last: tuple[Tally, int, int, Sample] | None = None  # what `settle` has yet to count
 
     def tick(self, tally: Tally, ticks: int, cpu: int) -> None:
-        """Count *ticks* that stand for so much *cpu*."""
+        """Count *ticks* that stand for so much *cpu*, less what has been given up."""
+        late = min(cpu, self.given_up)
+        self.given_up -= late
+        cpu -= late
         tally.cpu += cpu
         self.due -= cpu
         self.ticks += ticks

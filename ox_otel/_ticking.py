@@ -21,7 +21,7 @@ from ox_otel._spans import is_traced
 from ox_otel._strangers import Strangers
 from ox_otel._tallies import Ids, Tally
 from ox_otel._tasks import blocked_by
-from ox_otel._threads import MAX_STACKS, UNNOTICED, Threads, cpu_of_others, read_clock
+from ox_otel._threads import UNNOTICED, Threads, cpu_of_others, read_clock
 from ox_otel._tickers import Sample, Ticker
 from ox_otel._waits import Waits
 from ox_otel.recorders import Stack, Usage
@@ -39,13 +39,13 @@ request has a thread of its own, all that it uses would go unseen otherwise.
 TICKS_AN_INTERVAL = 2
 """So many ticks come of a thread that uses CPU for one interval."""
 
-TAKEN = 32
+MOST_DUE = 32
 """Ticks that may be due before they are taken; a batch takes all."""
 
 PATIENCE = 50_000_000
 """Nanoseconds of CPU without a tick, or five periods, after which it is given up as not to be placed.
 
-Timers of the kernel look at a thread only when the scheduler's clock beats, up to 10 ms apart.
+A tick takes two beats of the kernel's clock, up to 10 ms apart, that the thread meets.
 """
 
 CHECKED = 5
@@ -119,7 +119,7 @@ class Ticks(Threads):
             self._arm(self._moving & self._threads.keys() - self._tickers.keys())
         self._restless = max(self._restless - 1, 0)
         self.pace = Threads.pace if self._restless else PACE
-        if self._due > TAKEN * self._period:
+        if self._due > MOST_DUE * self._period:
             self._take()
             self._leave_alone()
         self._strangers.introduce()
@@ -166,11 +166,11 @@ class Ticks(Threads):
     def drain(self) -> dict[Stack, Usage]:
         """Return what each stack used since the last drain."""
         self._take()
-        if len(self._ids) > MAX_STACKS:
+        if len(self._ids) > len(self._tallies):  # which are those of late
             self._ids = {}
         for ticker in list(self._tickers.values()):
             if ticker.due > self._patience:
-                if not ticker.ticks:
+                if not ticker.ticks and _is_deaf(ticker.thread):
                     self._deaf.add(ticker.thread)
                     self._disarm(ticker)
                 else:
@@ -261,23 +261,29 @@ class Ticks(Threads):
             self._disarm(ticker)
 
     def _disarm(self, ticker: Ticker) -> None:
-        """End the ticks of a thread; what is due is not to be placed."""
+        """End the ticks of a thread; what is due is not to be placed, what ticks told early is told."""
         _ticks.disarm(ticker.handle)
+        if ticker.due < 0:
+            ticker.thread.counted -= ticker.due
         self._give_up(ticker)
         del self._by_handle[ticker.handle]
         del self._tickers[ticker.thread.ident]
         self._parted.append(ticker)
 
     def _give_up(self, ticker: Ticker) -> None:
-        self._unplaced(ticker).cpu += max(ticker.due, 0)
+        if ticker.due > 0:
+            self._unplaced(ticker).cpu += ticker.due
+            ticker.given_up += ticker.due
         ticker.due = 0
 
     def _unplaced(self, ticker: Ticker) -> Tally:
         return self._tallies.unplaced(ticker.ids, ticker.ids)
 
     def _take(self) -> None:
-        """Count the ticks since the last time."""
+        """Count the ticks since the last time, if they are ours."""
         self._due = 0
+        if _owner is not self:
+            return
         for handle, weight, stack in _ticks.drain():
             ticker = self._by_handle.get(handle)
             if ticker is None:

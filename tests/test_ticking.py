@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from io import FileIO
-from itertools import count
+from itertools import count, cycle
 from types import FrameType
 from typing import Any, Self
 
@@ -23,9 +23,12 @@ import ox_otel
 from ox_otel import _engines, _ticking, _ticks
 from ox_otel._clock import Schedule
 from ox_otel._interpreter import frames_of_threads
+from ox_otel._looks import Thread
 from ox_otel._names import Names
 from ox_otel._pipeline import Pipeline
 from ox_otel._settings import Settings
+from ox_otel._tallies import Tally
+from ox_otel._tickers import Ticker
 from ox_otel._ticking import PACE, RESTLESS, Ticks
 from ox_otel.recorders import UNPLACED, Function, Stack, Usage
 
@@ -830,3 +833,72 @@ def test_unplaced_is_none_of_a_thread_that_ticks(engine: Engine) -> None:
     unplaced = sum(u.cpu_seconds for stack, u in stacks.items() if stack[-1].name == UNPLACED)
 
     assert unplaced < 0.03
+
+
+def test_a_change_of_the_period_counts_nothing_twice() -> None:
+    """What ticks have told already is not told again by the clock when they end."""
+    intervals = cycle([0.02, 0.06])
+    interval = 0.02
+    engine = Ticks(Names(), 64, print, lambda: interval)
+    spent: list[float] = []
+
+    def work() -> None:
+        burn(0.8)
+        spent.append(time.thread_time())
+        over.wait()
+
+    over = threading.Event()
+    with threads(work):
+        while not spent:
+            engine.sample(0.0)
+            time.sleep(0.03)
+            interval = next(intervals)
+        engine.sample(0.0)
+        used = named(engine.drain(), "work").cpu_seconds
+        over.set()
+    engine.reset()
+
+    assert spent[0] == pytest.approx(used, abs=0.05)
+
+
+def test_nobody_takes_the_ticks_of_another_engine(engine: Engine) -> None:
+    """A second profiler of the process asks for a batch, and gets none of them."""
+    other = Engine()
+    with threads(lambda: burn(0.3)):
+        engine.sample(0.0)
+        for _ in range(8):
+            time.sleep(0.04)
+            other.drain()
+        engine.sample(0.0)
+    stacks = engine.drain()
+    placed = named(stacks, "burn").cpu_seconds
+    unplaced = sum(u.cpu_seconds for stack, u in stacks.items() if stack[-1].name == UNPLACED)
+
+    assert placed > 0.15
+    assert unplaced < 0.06
+
+
+def test_a_tick_that_comes_late_does_not_tell_again_what_was_given_up() -> None:
+    """It stands for CPU that has been said to be unplaced by then."""
+    ticker = Ticker(Thread(1, None, 0, 0), 0)
+    tally = Tally((Function("m", "f"),))
+    ticker.given_up = 30
+    ticker.tick(tally, 2, 20)
+    first = tally.cpu
+    ticker.tick(tally, 2, 20)
+
+    assert (0, 10, 0) == (first, tally.cpu, ticker.given_up)
+
+
+def test_a_thread_without_a_tick_for_long_goes_on_to_tick(engine: Engine) -> None:
+    """It may have met no beat of the kernel's clock: only who blocks the signal is left alone."""
+    over = threading.Event()
+    with threads(lambda: over.wait() and None):
+        engine.sample(0.0)
+        (ticker,) = engine._tickers.values()
+        ticker.due = 10**9
+        engine.drain()
+        over.set()
+
+    assert ticker.thread.ident in engine._tickers
+    assert not engine._deaf

@@ -172,7 +172,7 @@ static unsigned known_count;
 static _Atomic unsigned generation;
 static _Atomic long long spent; /* nanoseconds of CPU, by handlers */
 static pid_t own_pid;
-static long long beat; /* nanoseconds from one beat of the kernel's clock to the next */
+static long long beat; /* nanoseconds from one beat of the kernel's clock to the next, never 0 */
 
 /* Reading */
 
@@ -886,8 +886,11 @@ static PyObject *layout(void) {
 
 PyMODINIT_FUNC PyInit__ticks(void) {
     struct timespec resolution = {0};
-    clock_getres(CLOCK_MONOTONIC_COARSE, &resolution); /* which that clock counts */
+    clock_getres(CLOCK_MONOTONIC_COARSE, &resolution); /* that clock counts beats */
     beat = nanoseconds_of(resolution);
+    if (beat <= 0) {
+        beat = 10000000; /* where it cannot be had: the longest that there is */
+    }
     PyObject *module = PyModule_Create(&definition);
     PyObject *places = module ? layout() : NULL;
     if (!places || PyModule_AddObjectRef(module, "LAYOUT", places) != 0) {

@@ -65,7 +65,8 @@ class Ticker:
         tally.cpu += cpu
         self.due -= cpu
         self.ticks += ticks
-        self.ticked[tally] = self.ticked.get(tally, 0) + cpu
+        if cpu:  # or nothing is known of the place
+            self.ticked[tally] = self.ticked.get(tally, 0) + cpu
 
     def look(self, tally: Tally, elapsed: int, used: int, sample: Sample) -> None:
         """Count the time since the last look; what of it was not *used* as waiting where it is seen."""

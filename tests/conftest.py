@@ -4,12 +4,13 @@ And what tests of all kinds need: programs, ports, a collector, requests.
 """
 
 import os
+import random
 import shutil
 import socket
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -127,14 +128,28 @@ def installed() -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """What returns a port on 127.0.0.1 that nothing listens on, another one each time."""
+def free_port() -> Iterator[Callable[[], int]]:
+    """What returns a port on 127.0.0.1 that nothing listens on, another one each time.
 
-    def free_port() -> int:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            return int(listener.getsockname()[1])
+    It is ours for as long as the tests run: a UDP socket of the same number keeps it from all other
+    tests, those of processes beside this one too, and no outgoing connection is given one of these.
+    """
+    with ExitStack() as claims:
 
-    return free_port
+        def free_port() -> int:
+            while True:
+                port = random.randrange(10_000, 30_000)
+                claim = socket.socket(type=socket.SOCK_DGRAM)
+                try:
+                    claim.bind(("127.0.0.1", port))
+                    socket.create_server(("127.0.0.1", port)).close()
+                except OSError:
+                    claim.close()
+                else:
+                    claims.enter_context(claim)
+                    return port
+
+        yield free_port
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,13 @@ class Schedule:
         # an interval made shorter holds at once, whatever was agreed under the longer one
         return max(min(self._due - now, self._mean_gap() * (1 + _JITTER)), 0.0)
 
+    def ahead(self, until: float) -> list[float]:
+        """Return when the next samples are due, up to the first that is not before *until*."""
+        dues = [self._due]
+        while dues[-1] < until:
+            dues.append(dues[-1] + self._gap())
+        return dues
+
     def resume(self, now: float) -> None:
         """Take note that until *now* a batch was made: no sample could be taken then.
 
@@ -93,10 +100,10 @@ class Schedule:
         """Return by how many seconds a sample taken at *now* is late."""
         return max(now - self._due, 0.0)
 
-    def sampled(self, now: float, *, moved: bool) -> None:
+    def sampled(self, now: float, *, moved: bool, following: float = inf) -> None:
         """Set the next due time, the sample that was due having been taken at *now*.
 
-        A process in which nothing has *moved* is looked at more rarely, the longer the more.
+        That is *following* if one of `ahead` is. A process in which nothing has *moved* is looked at more rarely, the longer the more.
         """
         delay = self.delay(now)
         delays = self.delays
@@ -104,7 +111,7 @@ class Schedule:
         delays.seconds += delay
         self._moved_at = now if moved else self._moved_at
         self._quiet = now - self._moved_at
-        self._due = min(self._due, now) + self._gap()
+        self._due = min(self._due, now) + self._gap() if following == inf else following
         if self._due < now:
             delays.missed += 1 + int((now - self._due) / self._mean_gap())
             self._due = now + self._gap()

@@ -70,12 +70,14 @@ def nap(seconds: float) -> None:
 class Alarm:
     """Waiting and being told, in one: a wait that any other thread can end at once.
 
-    `ring` takes no lock, so a signal handler or a destructor may call it.
+    `ring` takes no lock, so a signal handler or a destructor may call it. It also calls *wake*, which
+    ends another wait that the same thread may be in.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None] | None = None) -> None:
         self._lock = allocate_lock()
         self._lock.acquire()
+        self._wake = wake
 
     def wait(self, seconds: float | None) -> bool:
         """Wait *seconds* (None: for ever) or until rung; return whether it was rung."""
@@ -85,6 +87,8 @@ class Alarm:
         """End the present wait, or the next one if nobody waits."""
         with contextlib.suppress(RuntimeError):  # it rings already
             self._lock.release()
+        if self._wake:
+            self._wake()
 
 
 class Worker:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -67,7 +68,7 @@ class Pipeline:
     """Takes samples, makes batches of them and hands these to the recorders.
 
     Belongs to one thread, but for `add`, `captures`, `charge`, `count_error`, `hanging`,
-    `is_recorder`, `join` and `recent`, which any thread may use.
+    `is_recorder`, `join`, `recent` and `wake`, which any thread may use.
 
     Attributes:
         counts: the recorder that is always there.
@@ -179,6 +180,20 @@ class Pipeline:
             self._engine.reset()
             self._schedule.rest()
 
+    def wake(self) -> None:
+        """End a `watch`; takes no lock."""
+        self._engine.wake()
+
+    def watch(self, now: float) -> None:
+        """Leave samples to the engine as long as that needs no GIL; make a batch if one is due then."""
+        dues = self._schedule.ahead(self._began + BATCH_SECONDS)
+        for (at, moved), following in zip(self._engine.watch(dues), [*dues[1:], inf], strict=False):
+            self._schedule.sampled(at, moved=moved, following=following)
+            self.samples += 1
+            self.last_sample = now = at
+        self._schedule.pace = self._engine.pace
+        self._flush_if_due(now)
+
     def sample(self, now: float) -> None:
         """Take one sample; make a batch if one is due."""
         self.last_sample = now
@@ -186,6 +201,9 @@ class Pipeline:
         self.samples += 1
         self._schedule.pace = self._engine.pace
         self._schedule.sampled(now, moved=moved)
+        self._flush_if_due(now)
+
+    def _flush_if_due(self, now: float) -> None:
         if now - self._began >= BATCH_SECONDS or self._engine.full:
             self.flush(now)
 

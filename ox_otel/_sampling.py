@@ -34,10 +34,10 @@ class Sampling:
     def __init__(self, settings: Settings) -> None:
         self.stopping = True
         self.paused = False
-        self.alarm = Alarm()
         self.suspension = ""
         self.schedule = Schedule(settings.interval, settings.max_overhead)
         self.pipeline = Pipeline(settings, self.schedule)
+        self.alarm = Alarm(self.pipeline.wake)
         self._settings = settings
         self._suspended_for = 0.0
         self._resume_at = 0.0
@@ -70,15 +70,20 @@ class Sampling:
                 checked = pipeline.flushes
                 self._suspend_if_killed()
                 self._suspend_if_intolerable()
-            elif alarm.wait(self.schedule.wait(now)):
-                self._attempt("batch", pipeline.flush)
             else:
-                self._attempt("sample", pipeline.sample)
+                taken = pipeline.samples
+                self._attempt("sample", pipeline.watch)
+                has_taken = pipeline.samples > taken
+                if alarm.wait(0.0 if has_taken else self.schedule.wait(time.monotonic())):
+                    self._attempt("batch", pipeline.flush)
+                elif not has_taken:
+                    self._attempt("sample", pipeline.sample)
         self._attempt("batch", pipeline.rest)
         pipeline.end()
 
     def _attempt(self, kind: str, act: Callable[[float], None]) -> None:
         """Do one thing at the present time; an error is counted and, if it persists, answered."""
+        taken = self.pipeline.samples
         try:
             act(time.monotonic())
         except Unsafe as unsafe:
@@ -91,7 +96,7 @@ class Sampling:
                 last = type(error).__name__
                 self._suspend(f"{ERRORS_IN_A_ROW} errors in a row, the last {last}")
         else:
-            if kind == "sample":
+            if self.pipeline.samples > taken:
                 self._errors_in_a_row = 0
 
     def _suspend_if_killed(self) -> None:

@@ -11,7 +11,7 @@ moved lately explain all the CPU that the process used.
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from types import FrameType
 
@@ -96,6 +96,13 @@ class Threads:
             self._count(look, running=running)
         self._previous = self._now
         return bool(looks)
+
+    def watch(self, _dues: Sequence[float]) -> list[tuple[float, bool]]:
+        """Take no sample without the GIL."""
+        return []
+
+    def wake(self) -> None:
+        """End a watch: there is none."""
 
     def _look_around(self, frames: dict[int, FrameType]) -> list[Look]:
         """Look at all threads that may have moved, or as many as there is time for."""

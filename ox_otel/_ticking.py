@@ -2,13 +2,15 @@
 
 Each thread has a timer on its own CPU clock, see `_ticks.c`. A tick stands for one period of its
 CPU, so that the CPU seconds of a stack are those that the kernel has counted, whoever had the GIL.
-All else, hits and waiting, comes from samples, of which a few a second will do.
+All else, hits and waiting, comes from samples, of which a few a second will do. Most of them take
+no GIL either: threads that tick are watched from without, see `_ticks.c`, and only when somebody else
+has moved does the portable engine make a list of all.
 """
 
 import random
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 from ox_otel import _ticks
@@ -16,13 +18,12 @@ from ox_otel._fork import follow_forks
 from ox_otel._interpreter import native_id_of
 from ox_otel._looks import Look, Site, Stranger, Thread
 from ox_otel._names import Names
-from ox_otel._placement import PROMPT
 from ox_otel._spans import is_traced
 from ox_otel._strangers import Strangers
 from ox_otel._tallies import Ids, Tally
 from ox_otel._tasks import blocked_by
-from ox_otel._threads import UNNOTICED, Threads, cpu_of_others, read_clock
-from ox_otel._tickers import Sample, Ticker
+from ox_otel._threads import UNNOTICED, Threads, read_clock
+from ox_otel._tickers import Ticker
 from ox_otel._waits import Waits
 from ox_otel.recorders import Stack, Usage
 
@@ -51,11 +52,11 @@ A tick takes two beats of the kernel's clock, up to 10 ms apart, that the thread
 CHECKED = 5
 """Batches until all clocks are read, if what the process used gives no reason to."""
 
-GLANCE = 50
-"""Threads at most that a sample looks at without a list of all."""
+WATCHED = 64
+"""Threads that can be watched at a time, and samples that can be taken, see `_ticks.c`."""
 
 SPAN_PACE = 5
-"""Samples from one to the next with a list of all, where somebody traces."""
+"""Samples from one to the next with a list of all, where somebody traces: spans take frames."""
 
 NO_SITE: Site = (0, 0)  # it is known who used CPU, whether it was seen running or not
 
@@ -99,69 +100,111 @@ class Ticks(Threads):
         self._due = 0  # the CPU of all threads that tick since their ticks were taken
         self._parted: list[Ticker] = []  # whose waits are yet to be placed
         self._waits = Waits()
-        self._sample = Sample(late=False)
+        self._looked: dict[int, tuple[Ticker, Ids | None]] = {}  # for a sample that takes a list
         self._deaf: set[Thread] = set()
         self._restless = 0  # samples to be taken an interval apart
         self._batches = 0  # since all clocks were read because it was time
         self._batch_at = 0
 
+    def watch(self, dues: Sequence[float]) -> list[tuple[float, bool]]:
+        """Take samples at these times, without the GIL, until that is needed or somebody rings.
+
+        Returns when they were taken, in seconds like *dues*, and whether any thread had moved. What is
+        seen at a time that needs the GIL, too, is kept for `sample`, to be called now.
+        """
+        self._looked = {}
+        if not self._is_ready():
+            return []
+        tickers = [t for ident in self._moving if (t := self._tickers.get(ident))]
+        most = WATCHED if len(tickers) <= WATCHED else 0
+        if self._restless:
+            most = min(most, self._restless)
+        if is_traced():
+            most = min(most, -self._samples % SPAN_PACE)
+        samples = _ticks.watch(
+            [(t.handle, t.thread.clock or 0, t.thread.cpu, t.thread.seen) for t in tickers[:WATCHED]],
+            [round(1e9 * due) for due in dues[:most]],
+            self._explained,
+            UNNOTICED,
+        )
+        taken = []
+        for at, others, is_complete, looks in samples:
+            self._looked = {}
+            for number, cpu, stack in looks:
+                ticker = tickers[number]
+                ids = None if stack is None else self._ids_of(stack)
+                self._looked[ticker.thread.ident] = ticker, ids
+                self._count_parked(ticker.thread, self._samples, self._previous)
+                self._read(ticker.thread, cpu)
+            if is_complete:
+                self._now = at
+                self._others = min(others, self._explained)  # the rest is yet to be looked for
+                self._samples += 1
+                taken.append((at * 1e-9, bool(looks)))
+                self._count_looks()
+                self._previous = at
+                self._restless = max(self._restless - 1, 0)
+        self._catch_up()
+        return taken
+
+    def wake(self) -> None:
+        """End a watch."""
+        if _owner is self:
+            _ticks.ring()
+
     def sample(self, delay: float) -> bool:
-        """Look at every thread once, as `Threads` does; take the ticks since the last sample."""
+        """Look at every thread once, as `Threads` does, but for those that have been looked at."""
+        if not self._is_ready():
+            return super().sample(delay)
+        moved = super().sample(delay) or bool(self._looked)
+        self._count_looks()
+        self._arm(self._moving & self._threads.keys() - self._tickers.keys())
+        self._restless = max(self._restless - 1, 0)
+        self._catch_up()
+        return moved
+
+    def _is_ready(self) -> bool:
+        """Return whether there can be ticks; where there cannot, stand back."""
         if not self.reason and (reason := self._obstacle()):
             self._stand_back(reason)
         if self.reason:
-            return super().sample(delay)
+            return False
         self._set_period(round(1e9 * self._interval() / TICKS_AN_INTERVAL))
-        self._sample = Sample(late=delay >= PROMPT)
-        moved = self._glance()
-        if moved is None:
-            moved = super().sample(delay)
-            self._arm(self._moving & self._threads.keys() - self._tickers.keys())
-        self._restless = max(self._restless - 1, 0)
+        return True
+
+    def _catch_up(self) -> None:
+        """Take the ticks if there are many; have the ticks know what has become known."""
         self.pace = Threads.pace if self._restless else PACE
         if self._due > MOST_DUE * self._period:
             self._take()
             self._leave_alone()
         self._strangers.introduce()
-        return moved
 
-    def _glance(self) -> bool | None:
-        """Take a sample of the threads that moved lately; return whether any has moved since.
+    def _count_looks(self) -> None:
+        """Count the time since the last look at the threads that have been looked at now."""
+        for ticker, ids in self._looked.values():
+            thread = ticker.thread
+            if self._tickers.get(thread.ident) is not ticker:
+                continue  # it has ended since
+            elapsed = self._now - thread.counted_at
+            used = min(max(thread.cpu - thread.counted, 0), elapsed)
+            if ids is not None:
+                look = Look(thread, used, ids, NO_SITE, interrupted=False, span=None)
+                self._count(look, running=False)
+                ticker.look(thread.tally, elapsed, used)
+            else:
+                ticker.due += used
+                self._due += used
+                ticker.waited += elapsed - used
+                ticker.look(None, elapsed, used)
+                thread.counted += used
+                thread.counted_at = self._now
+                thread.samples = self._samples
+        self._looked = {}
 
-        Returns None, and has done nothing, where that would not do: somebody has used CPU that
-        these have not, or one of them does not tick, or no longer, or runs code that is not known
-        yet: to see its module takes a frame, and so does it, now and then, to see whose span it is in.
-        """
-        if len(self._moving) > GLANCE or (is_traced() and not self._samples % SPAN_PACE):
-            return None
-        now = time.monotonic_ns()
-        moved: list[tuple[Thread, int, Ids]] = []
-        explained = self._explained
-        for ident in self._moving:
-            thread = self._threads.get(ident)
-            cpu = read_clock(thread) if thread else 0
-            if not thread or not cpu:
-                return None
-            if cpu != thread.cpu or not thread.seen:
-                ticker = self._tickers.get(ident)
-                stack = _ticks.look(ticker.handle) if ticker else None
-                if not stack or not isinstance(stack, bytes):
-                    return None
-                explained += cpu - thread.cpu
-                moved.append((thread, cpu, self._ids_of(stack)))
-        if (others := cpu_of_others()) - explained >= UNNOTICED:
-            return None
-        self._now, self._others = now, others
-        self._samples += 1
-        for thread, cpu, ids in moved:
-            self._count_parked(thread, self._samples - 1, self._previous)
-            self._read(thread, cpu)
-            used = max(cpu - thread.counted, 0)
-            self._count(
-                Look(thread, used, ids, NO_SITE, interrupted=False, span=None), running=False
-            )
-        self._previous = now
-        return bool(moved)
+    def _moved(self, ident: int) -> Thread | None:
+        """Return the thread *ident* if it may have moved since it was asked, or looked at, last."""
+        return None if ident in self._looked else super()._moved(ident)
 
     def drain(self) -> dict[Stack, Usage]:
         """Return what each stack used since the last drain."""
@@ -175,7 +218,7 @@ class Ticks(Threads):
                     self._disarm(ticker)
                 else:
                     self._give_up(ticker)
-        self._waits.place(self._tickers.values(), self._parted)
+        self._waits.place([*self._tickers.values(), *self._parted], self._somewhere)
         self._parted = []
         return super().drain()
 
@@ -276,6 +319,11 @@ class Ticks(Threads):
             ticker.given_up += ticker.due
         ticker.due = 0
 
+    def _somewhere(self, ticker: Ticker) -> Tally:
+        """Return where a thread was seen last, as far as that is known."""
+        thread = ticker.thread
+        return thread.tally if thread.ids else self._tallies.unplaced((), ())
+
     def _unplaced(self, ticker: Ticker) -> Tally:
         return self._tallies.unplaced(ticker.ids, ticker.ids)
 
@@ -320,12 +368,12 @@ class Ticks(Threads):
             self._due += used
 
     def _count_wait(self, thread: Thread, tally: Tally, elapsed: int, used: int) -> None:
-        """Count waiting of a thread that ticks so that it can be placed anew when more is known."""
+        """Keep the waiting of a thread that ticks until it is known where that was."""
         ticker = self._tickers.get(thread.ident)
         if ticker is None:
             super()._count_wait(thread, tally, elapsed, used)
         else:
-            ticker.look(tally, elapsed, used, self._sample)
+            ticker.wait(tally, elapsed - used)
 
     def _recheck(self) -> None:
         """Have all clocks read after some batches; until then ask those first that moved lately."""
@@ -362,6 +410,7 @@ class Ticks(Threads):
             _ticks.forget()
         self._strangers.forget()
         self._ids = {}
+        self._looked = {}
         for ticker in self._tickers.values():
             ticker.ids = ()
         self._batches = 0

@@ -55,6 +55,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -81,6 +82,8 @@
 #define TEXT 4096 /* bytes for their names */
 #define CELLS 512 /* ticks between two drains; only those in use take any memory */
 #define THREADS 4096 /* armed at a time */
+#define WATCHED 64 /* threads that are watched at a time, and samples that are taken, at most */
+#define NOTES (1 << 16) /* words that a watch writes down, at most */
 #define KNOWN (1 << 14) /* places for known code objects, a power of two */
 
 /* What differs between versions: where the topmost frame is, and what a frame says of its code. */
@@ -415,10 +418,10 @@ static int ends_call(const ucontext_t *context) {
            memcmp(before, CALL, sizeof before) == 0;
 }
 
-/* Have the signal come when the thread has used so much CPU, and, should nobody answer it, again.
+/* Have the signal come when the thread has used so much CPU, and at each beat from then on.
    The library's own call may read what another thread has freed: it once kept timers in memory. */
-static int set_timer(int timer, long long nanoseconds, long long period) {
-    struct itimerspec times = {.it_value = as_time(nanoseconds), .it_interval = as_time(period)};
+static int set_timer(int timer, long long nanoseconds) {
+    struct itimerspec times = {.it_value = as_time(nanoseconds), .it_interval = {.tv_nsec = 1}};
     return (int)syscall(SYS_timer_settime, timer, 0, &times, NULL);
 }
 
@@ -446,15 +449,16 @@ static void on_tick(int signal, siginfo_t *info, void *context) {
         }
         /* A system call may have held the signal up, and met the next beat too: for sure where it
            went on for two beats, for one and a part with a chance of that part. */
-        long long held = beat + began % beat;
-        int is_held = began - place->next > held && ends_call(context);
+        long long late = began - place->next, held = beat + began % beat;
+        /* which makes a difference only where it decides if there is a tick, or how many */
+        int may_matter = !place->is_due || late >= place->period;
+        int is_held = may_matter && late > held && ends_call(context);
         if (!place->is_due && !is_held) {
             place->is_due = 1;
-            set_timer(timer, 1, place->period);
         } else {
             int weight = next_period(place, is_held ? began - held : began);
             place->is_due = place->next <= began;
-            set_timer(timer, place->is_due ? 1 : place->next - began, place->period);
+            set_timer(timer, place->is_due ? 1 : place->next - began);
             int number = claim_cell(FREE, 0);
             if (number < CELLS) {
                 cells[number].handle = handle;
@@ -600,7 +604,7 @@ static PyObject *arm(PyObject *module, PyObject *args) {
     atomic_store(&place->timer, timer);
     atomic_store(&place->epoch, epoch);
     atomic_store(&place->state, (uintptr_t)state);
-    if (set_timer(timer, first, period) != 0) {
+    if (set_timer(timer, first) != 0) {
         int saved = errno;
         atomic_store(&place->state, 0);
         syscall(SYS_timer_delete, timer);
@@ -610,9 +614,8 @@ static PyObject *arm(PyObject *module, PyObject *args) {
     return PyLong_FromLong(handle);
 }
 
-/* Return the place of the thread that a handle is for, NULL if it is armed no more or an error. */
-static Place *place_of(PyObject *arg) {
-    long handle = PyLong_AsLong(arg);
+/* Return the place of the thread that a handle is for, NULL if it is armed no more. */
+static Place *place_of(long handle) {
     Place *place = &places[handle & (THREADS - 1)];
     int is_its = atomic_load(&place->state) && (unsigned long)handle / THREADS == place->epoch;
     return is_its ? place : NULL;
@@ -622,7 +625,7 @@ PyDoc_STRVAR(disarm_doc, "disarm(handle) -> None\n\n"
 "End the ticks of a thread, dead or alive.");
 
 static PyObject *disarm(PyObject *module, PyObject *arg) {
-    Place *place = place_of(arg);
+    Place *place = place_of(PyLong_AsLong(arg)); /* an error is a number of nobody's */
     if (place) {
         atomic_store(&place->state, 0);
         syscall(SYS_timer_delete, atomic_load(&place->timer));
@@ -778,21 +781,211 @@ static PyObject *walk(PyObject *module, PyObject *args) {
     return stack;
 }
 
-PyDoc_STRVAR(look_doc, "look(handle) -> bytes | tuple | None\n\n"
-"Return where a thread that is armed stands now, as `drain` would; None if that cannot be read.\n"
-"It stands still as long as the caller has the GIL.");
+/* Watching: where do threads wait? Whoever needs the GIL in order to look finds each thread where
+   it lets go of that. So here they are looked at without it, while they may run: what has been read
+   of a stack is believed only if the clock of its thread has stood still meanwhile, for then nobody
+   has changed it. Of a thread that runs, ticks tell more than any look could. */
 
-static PyObject *look(PyObject *module, PyObject *arg) {
-    Place *place = place_of(arg);
-    uintptr_t state = place ? atomic_load(&place->state) : 0;
-    int number = state ? claim_cell(FREE, 0) : CELLS;
-    if (number == CELLS) {
-        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+typedef struct {
+    int handle;
+    int clock;
+    long long cpu; /* what its clock has been read to be */
+    int is_seen; /* whether its stack has been, since that */
+} Watched;
+
+typedef struct {
+    Watched thread[WATCHED];
+    long long due[WATCHED];
+    int threads, dues;
+    long long explained; /* CPU that these threads have been seen to use, and that before */
+    long long unnoticed; /* CPU beyond that which may be somebody else's */
+    Cell *cell;
+    size_t used; /* words of the notes */
+} Watch;
+
+enum { RUNNING = -1, UNSEEN = -2 }; /* instead of a depth */
+
+static _Atomic int rung; /* whether somebody wants the watch to end: a futex */
+static uintptr_t notes[NOTES];
+
+static long long read_clock(clockid_t clock) {
+    struct timespec now;
+    return clock_gettime(clock, &now) == 0 ? nanoseconds_of(now) : -1;
+}
+
+static long long cpu_of_others(void) {
+    return read_clock(CLOCK_PROCESS_CPUTIME_ID) - thread_time();
+}
+
+/* Return at that time on the monotonic clock, or, with 0, when somebody rings before. */
+static int wait_until(long long due) {
+    struct timespec at = as_time(due);
+    while (!atomic_exchange(&rung, 0)) {
+        if (syscall(SYS_futex, &rung, FUTEX_WAIT_BITSET_PRIVATE, 0, &at, NULL,
+                    FUTEX_BITSET_MATCH_ANY) != 0 &&
+            errno != EAGAIN && errno != EINTR) {
+            return errno == ETIMEDOUT;
+        }
     }
-    read_stack(&cells[number], state, place->thread);
-    PyObject *stack = packed_stack_of(&cells[number]);
-    atomic_store(&states[number], FREE);
-    return stack;
+    return 0;
+}
+
+/* Look at a thread whose clock has gone on; return the depth of its stack, which is in the cell. */
+static int look_at(Cell *cell, const Watched *one) {
+    const Place *place = place_of(one->handle);
+    uintptr_t next_of[STRANGERS];
+    cell->depth = cell->strangers = cell->pieces = 0;
+    int is_whole =
+        place && walk_frames(cell, atomic_load(&place->state), place->thread, next_of);
+    if (read_clock(one->clock) != one->cpu) {
+        return RUNNING;
+    }
+    return is_whole && cell->depth && !cell->strangers ? cell->depth : UNSEEN;
+}
+
+/* Take one sample, and write it down; return whether the watch may go on. */
+static int sample(Watch *watch) {
+    uintptr_t *head = notes + watch->used;
+    int looks = 0, is_complete = 1;
+    watch->used += 4;
+    head[0] = (uintptr_t)read_clock(CLOCK_MONOTONIC);
+    for (int i = 0; i < watch->threads; i++) {
+        Watched *one = &watch->thread[i];
+        long long cpu = read_clock(one->clock);
+        if (cpu == one->cpu && one->is_seen) {
+            continue; /* it is where it was */
+        }
+        int depth = UNSEEN;
+        if (cpu >= 0) {
+            watch->explained += cpu - one->cpu;
+            one->cpu = cpu;
+            depth = look_at(watch->cell, one);
+        }
+        one->is_seen = depth >= 0;
+        if (depth == UNSEEN) {
+            is_complete = 0;
+            continue;
+        }
+        uintptr_t *look = notes + watch->used;
+        look[0] = (uintptr_t)i;
+        look[1] = (uintptr_t)cpu;
+        look[2] = (uintptr_t)depth;
+        watch->used += 3;
+        if (depth > 0) {
+            memcpy(look + 3, watch->cell->codes, (size_t)depth * sizeof *look);
+            watch->used += (size_t)depth;
+        }
+        looks++;
+    }
+    long long others = cpu_of_others();
+    is_complete = is_complete && others - watch->explained < watch->unnoticed;
+    head[1] = (uintptr_t)others;
+    head[2] = (uintptr_t)is_complete;
+    head[3] = (uintptr_t)looks;
+    return is_complete && looks;
+}
+
+/* Take sample after sample, as long as that needs neither the GIL nor anything of Python's. */
+static void watch_threads(Watch *watch) {
+    for (int i = 0; i < watch->dues; i++) {
+        int is_late = i && watch->due[i] <= read_clock(CLOCK_MONOTONIC);
+        int is_half_full = atomic_load(&states[CELLS / 2]) == FULL; /* the first free one is taken */
+        if (is_late || is_half_full || watch->used > NOTES - WATCHED * (DEPTH + 4) ||
+            !wait_until(watch->due[i]) || !sample(watch)) {
+            break;
+        }
+    }
+}
+
+static PyObject *look_of(const uintptr_t *look) {
+    int depth = (int)look[2];
+    Py_ssize_t size = depth * (Py_ssize_t)sizeof *look;
+    PyObject *stack = depth == RUNNING
+        ? Py_NewRef(Py_None)
+        : PyBytes_FromStringAndSize((const char *)(look + 3), size);
+    return Py_BuildValue("iLN", (int)look[0], (long long)look[1], stack);
+}
+
+static PyObject *samples_of(const Watch *watch) {
+    PyObject *samples = PyList_New(0);
+    const uintptr_t *next = notes;
+    while (samples && next < notes + watch->used) {
+        const uintptr_t *head = next;
+        PyObject *looks = PyList_New(0);
+        next += 4;
+        for (uintptr_t i = 0; looks && i < head[3]; i++) {
+            PyObject *look = look_of(next);
+            if (!look || PyList_Append(looks, look) != 0) {
+                Py_CLEAR(looks);
+            }
+            Py_XDECREF(look);
+            next += 3 + ((int)next[2] > 0 ? next[2] : 0);
+        }
+        PyObject *sample = Py_BuildValue("LLNN", (long long)head[0], (long long)head[1],
+                                         PyBool_FromLong((long)head[2]), looks);
+        if (!sample || PyList_Append(samples, sample) != 0) {
+            Py_CLEAR(samples);
+        }
+        Py_XDECREF(sample);
+    }
+    return samples;
+}
+
+PyDoc_STRVAR(watch_doc, "watch(threads, dues, explained, unnoticed) -> list\n\n"
+"Take a sample of these threads, which are armed, at each of the times *dues* on the monotonic\n"
+"clock, without the GIL. A thread is a tuple: its handle, its clock, what that has been read to be,\n"
+"and whether the thread has been seen since. All times are nanoseconds.\n\n"
+"Return a tuple for each sample: when it was taken; the CPU used by all other threads; whether it is\n"
+"complete; and the looks at those threads that may have moved. A look is a tuple: which thread, what\n"
+"its clock reads, and its stack as in `drain`, None if it runs. A sample is not complete where a\n"
+"thread is left out that could not be looked at, or where more CPU has been used than these threads\n"
+"explain, beside those *explained* before and *unnoticed* nanoseconds.\n\n"
+"Returns before the last time is due when somebody rings, after a sample that is not complete or in\n"
+"which nobody moved, when the next one is due already, and when there are many ticks to drain.\n\n"
+"Raises:\n"
+"    ValueError: there are more than 64 threads, or times.");
+
+static PyObject *watch(PyObject *module, PyObject *args) {
+    PyObject *threads, *dues;
+    Watch watch = {0};
+    if (!PyArg_ParseTuple(args, "O!O!LL", &PyList_Type, &threads, &PyList_Type, &dues,
+                          &watch.explained, &watch.unnoticed)) {
+        return NULL;
+    }
+    if (PyList_GET_SIZE(threads) > WATCHED || PyList_GET_SIZE(dues) > WATCHED) {
+        PyErr_SetString(PyExc_ValueError, "too much to watch");
+        return NULL;
+    }
+    watch.threads = (int)PyList_GET_SIZE(threads);
+    watch.dues = (int)PyList_GET_SIZE(dues);
+    for (int i = 0; i < watch.threads; i++) {
+        Watched *one = &watch.thread[i];
+        if (!PyArg_ParseTuple(PyList_GET_ITEM(threads, i), "iiLp", &one->handle, &one->clock,
+                              &one->cpu, &one->is_seen)) {
+            return NULL;
+        }
+    }
+    for (int i = 0; i < watch.dues; i++) {
+        watch.due[i] = PyLong_AsLongLong(PyList_GET_ITEM(dues, i));
+    }
+    int number = PyErr_Occurred() ? CELLS : claim_cell(FREE, 0);
+    if (number < CELLS) {
+        watch.cell = &cells[number];
+        Py_BEGIN_ALLOW_THREADS
+        watch_threads(&watch);
+        Py_END_ALLOW_THREADS
+        atomic_store(&states[number], FREE);
+    }
+    return PyErr_Occurred() ? NULL : samples_of(&watch);
+}
+
+PyDoc_STRVAR(ring_doc, "ring() -> None\n\n"
+"End the present watch, or the next one if nobody watches.");
+
+static PyObject *ring(PyObject *module, PyObject *unused) {
+    atomic_store(&rung, 1);
+    syscall(SYS_futex, &rung, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(read_task_doc, "read_task(native_id, name) -> bytes\n\n"
@@ -845,7 +1038,8 @@ static PyMethodDef functions[] = {
     {"know", know, METH_O, know_doc},
     {"forget", forget, METH_NOARGS, forget_doc},
     {"drain", drain, METH_NOARGS, drain_doc},
-    {"look", look, METH_O, look_doc},
+    {"watch", watch, METH_VARARGS, watch_doc},
+    {"ring", ring, METH_NOARGS, ring_doc},
     {"cost", cost, METH_NOARGS, cost_doc},
     {"walk", walk, METH_VARARGS, walk_doc},
     {"read_task", read_task, METH_VARARGS, read_task_doc},

@@ -1,31 +1,20 @@
 """Where threads that tick have waited: how long is known, where is estimated, batch by batch.
 
-Ten looks a second cannot follow a thread that burns and waits by turns: each finds it at one place,
-and knows how long it waited since the last, but not where. Yet looks come at random moments, so a
-function is seen for as much time as it is at the top of the stack, and ticks tell how much of that is
-CPU. What is left is waiting. All that a thread waited is shared out over the places where it was
-seen, in proportion to the part of their time that is.
+Looks that take no lock come at random moments, so a thread is found still at each place as often as
+it waits there: for a file, a lock, the GIL or a core. All that it waited is shared out over the
+places where it was found so.
 
-Part of the waiting is for a core, which happens anywhere, mostly where CPU is used. The kernel knows
-how long it was: that much goes to the places where the thread has ticked.
+But to look takes a core, and where all are busy, one from a thread that burns: that stands still for
+as long as it is looked at. How often is known: of the CPU that threads have used, so much was never
+found in use. That much, in proportion to the CPU that ticks have found there, is not waiting.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from heapq import nlargest
+import random
+from collections.abc import Callable, Collection, Iterator, Mapping
 
-from ox_otel._interpreter import native_id_of
-from ox_otel._looks import Thread
 from ox_otel._tallies import Tally
-from ox_otel._tasks import core_wait
 from ox_otel._tickers import Ticker
-from ox_otel._ticks import read_task
 from ox_otel.recorders import Function
-
-NOTABLE = 50_000_000
-"""Nanoseconds of waiting from one batch to the next; with less, nobody is asked for what."""
-
-ASKED = 4
-"""Threads a batch that the kernel is asked about, those that waited longest: a file is read for each."""
 
 FADING = 0.95
 """Part of what is known of a function that counts in the next batch: what it does may change."""
@@ -37,88 +26,61 @@ FORGOTTEN = 1_000_000
 class Habit:
     """What a function did lately at the top of stacks, over all threads; nanoseconds."""
 
-    __slots__ = ("cpu", "prompt", "seen", "waited")
+    __slots__ = ("cpu", "still")
 
     def __init__(self) -> None:
-        self.cpu = self.seen = 0.0
-        self.waited = 0.0  # what is left of the time; by chance, less than nothing
-        self.prompt = 0.0  # seen by samples that were not late, so while nobody held the GIL
+        self.cpu = self.still = 0.0
 
     def fade(self) -> bool:
         """Let what is known count for less; return whether it is worth knowing."""
         self.cpu *= FADING
-        self.seen *= FADING
-        self.waited *= FADING
-        self.prompt *= FADING
-        return self.cpu + self.seen > FORGOTTEN
-
-    @property
-    def hidden(self) -> float:
-        """The part of its CPU, from 0 to 1, that is used with the GIL; there must be some."""
-        return max(1 - self.prompt / self.cpu, 0.0)
-
-    @property
-    def waiting(self) -> float:
-        """The part of the time that it was seen, from 0 to 1, that is waiting."""
-        return min(max(self.waited / self.seen, 0.0), 1.0) if self.seen else 0.0
+        self.still *= FADING
+        return self.cpu + self.still > FORGOTTEN
 
 
 class Waits:
-    """Places what threads that tick have waited."""
+    """Places what threads that tick have waited, and the hits of looks that found them running."""
 
     def __init__(self) -> None:
         self._habits: dict[Function, Habit] = {}
+        self._used = 0.0
+        self._running = 0.0
 
-    def place(self, tickers: Collection[Ticker], parted: Collection[Ticker]) -> None:
-        """Place the waits since the last batch, of those *parted* with too, and begin a new one."""
+    def place(self, tickers: Collection[Ticker], somewhere: Callable[[Ticker], Tally]) -> None:
+        """Count what is known since the last batch, and begin a new one.
+
+        *somewhere* returns the place for what is not known where, of a thread.
+        """
         self._habits = {name: habit for name, habit in self._habits.items() if habit.fade()}
-        active = [ticker for ticker in tickers if ticker.waits or ticker.ticked]
-        notable = [ticker for ticker in active if ticker.waited >= NOTABLE]
-        asked = nlargest(ASKED, notable, key=lambda ticker: ticker.waited)
+        self._used *= FADING
+        self._running *= FADING
+        active = [ticker for ticker in tickers if ticker.waited or ticker.runs or ticker.ticked]
         for ticker in active:
-            if ticker in asked:
-                self._place_core_wait(ticker)
-            else:
-                ticker.core_wait = None
-        everyone = [*active, *parted]
-        for ticker in everyone:
             self._learn(ticker)
-        for ticker in everyone:
-            self._learn_of_holding(ticker)
-        for ticker in everyone:
-            parts = {t: round(seen * self._habit(t).waiting) for t, seen in ticker.seen.items()}
-            _move(ticker.waited, ticker.waits, parts)
         for ticker in active:
+            parts = {t: round(still * self._waiting(t)) for t, still in ticker.still.items()}
+            if not any(parts.values()):
+                parts = ticker.waits or {somewhere(ticker): 1}
+            for tally, wait in _shares(ticker.waited, parts):
+                tally.wait += wait
+            places = ticker.ticked or {somewhere(ticker): 1}
+            for tally in random.choices(list(places), list(places.values()), k=ticker.runs):  # noqa: S311
+                tally.hits += 1
             ticker.close()
 
-    def _place_core_wait(self, ticker: Ticker) -> None:
-        """Count what a thread waited for a core since the last batch where it has ticked."""
-        before, ticker.core_wait = ticker.core_wait, _core_wait(ticker.thread)
-        if before is None or ticker.core_wait < before:
-            return  # nobody had asked before, or it has ended
-        waited = min(ticker.core_wait - before, ticker.waited)
-        _move(waited, ticker.waits, ticker.ticked)
-        for tally, part in _shares(waited, ticker.ticked):
-            self._habit(tally).waited -= part
-
     def _learn(self, ticker: Ticker) -> None:
-        """Take note of where a thread was seen, and of its CPU."""
-        ticker.settle()
-        for tally, seen in ticker.seen.items():
-            habit = self._habit(tally)
-            habit.seen += seen
-            habit.waited += seen
-            habit.prompt += ticker.prompt.get(tally, 0)
+        self._used += ticker.used
+        self._running += ticker.running
+        for tally, still in ticker.still.items():
+            self._habit(tally).still += still
         for tally, cpu in ticker.ticked.items():
-            habit = self._habit(tally)
-            habit.cpu += cpu
-            habit.waited -= cpu
+            self._habit(tally).cpu += cpu
 
-    def _learn_of_holding(self, ticker: Ticker) -> None:
-        """Take note of the time for which a thread that held the GIL was seen elsewhere."""
-        burned = {t: round(cpu * self._habit(t).hidden) for t, cpu in ticker.ticked.items()}
-        for tally, part in _shares(ticker.held, burned):
-            self._habit(tally).waited += part
+    def _waiting(self, tally: Tally) -> float:
+        """Return the part of the time that a place was found still, from 0 to 1, that is waiting."""
+        habit = self._habit(tally)
+        hidden = max(1 - self._running / self._used, 0.0) if self._used else 0.0
+        return max(1 - hidden * habit.cpu / habit.still, 0.0) if habit.still else 0.0
 
     def _habit(self, tally: Tally) -> Habit:
         function = tally.stack[-1]
@@ -126,24 +88,6 @@ class Waits:
         if habit is None:
             habit = self._habits[function] = Habit()
         return habit
-
-
-def _core_wait(thread: Thread) -> int:
-    clock = thread.clock
-    return 0 if clock is None else core_wait(native_id_of(clock), read_task)
-
-
-def _move(waited: int, sources: dict[Tally, int], targets: Mapping[Tally, int]) -> None:
-    """Count so much waiting, at most all of it, no longer at *sources*, but in parts at *targets*.
-
-    Where no target has a part, nothing is moved.
-    """
-    if any(targets.values()):
-        for tally, part in _shares(waited, sources):
-            tally.wait -= part
-            sources[tally] -= part
-        for tally, part in _shares(waited, targets):
-            tally.wait += part
 
 
 def _shares(whole: int, parts: Mapping[Tally, int]) -> Iterator[tuple[Tally, int]]:

@@ -35,18 +35,21 @@ from ox_otel.recorders import UNPLACED, Function, Stack, Usage
 
 
 class Engine(Ticks):
-    """The engine at 100 ticks a second of CPU, with its errors and the times of its samples."""
+    """The engine, at 100 ticks a second of CPU at first, with its errors and when it sampled."""
 
     def __init__(self) -> None:
         self.errors: list[str] = []
         self.sampled_at: list[int] = []
-        super().__init__(Names(), 64, self.errors.append, lambda: 0.02)
+        self.interval = 0.02
+        super().__init__(Names(), 64, self.errors.append, lambda: self.interval)
 
-    def sample(self, delay: float) -> bool:
-        """Take a sample, and note when."""
-        moved = super().sample(delay)
+    def take(self, seconds: float = 0.0) -> None:
+        """Take a sample after that time, as the thread that samples does, and note when."""
+        due = time.monotonic() + seconds
+        if not self.watch([due]):
+            time.sleep(max(due - time.monotonic(), 0.0))
+            self.sample(0.0)
         self.sampled_at.append(self._now)
-        return moved
 
 
 @pytest.fixture
@@ -88,12 +91,11 @@ def observe(engine: Engine, *targets: Callable[[], None]) -> dict[Stack, Usage]:
     armed, release = threading.Event(), threading.Event()
     stacks: dict[Stack, Usage] = {}
     with threads(*map(until_the_end, targets)):
-        engine.sample(0.0)
+        engine.take()
         armed.set()
         while len(ended) < len(targets):
-            time.sleep(0.05)
-            engine.sample(0.0)
-        engine.sample(0.0)
+            engine.take(0.05)
+        engine.take()
         release.set()
     for stack, usage in engine.drain().items():
         stacks[stack] = stacks.get(stack, Usage()).plus(usage)
@@ -250,16 +252,16 @@ def test_whoever_ticks_is_seen_where_it_stands_without_a_list_of_all(
 ) -> None:
     """Each sample sees it at its present place; what it waits there is counted there."""
     with Walker() as walker:
-        engine.sample(0.0)
+        engine.take()
         engine.drain()
         walker.step()
-        engine.sample(0.0)
+        engine.take()
         before = len(listings)
         for _ in range(10):
             walker.step()
-            engine.sample(0.0)
+            engine.take()
             time.sleep(0.01)
-        engine.sample(0.0)
+        engine.take()
         made = len(listings) - before
         stacks = engine.drain()
 
@@ -275,44 +277,48 @@ def test_where_somebody_traces_now_and_then_a_list_is_made(
     """One sample in five takes frames, to see in which span a function runs."""
     monkeypatch.setattr("ox_otel._ticking.is_traced", lambda: True)
     with Walker() as walker:
-        engine.sample(0.0)
+        engine.take()
         engine.drain()
         walker.step()
-        engine.sample(0.0)
+        engine.take()
         before = len(listings)
         for _ in range(10):
             walker.step()
-            engine.sample(0.0)
+            engine.take()
 
     assert 2 == len(listings) - before
 
 
-def test_more_threads_than_a_glance_can_hold_are_listed(
+def test_more_threads_than_can_be_watched_are_listed(
     engine: Engine, listings: list[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To look at many takes the time limit that the portable engine has."""
-    monkeypatch.setattr(_ticking, "GLANCE", 0)
+    """By the portable engine, which has a time limit."""
+    monkeypatch.setattr(_ticking, "WATCHED", 0)
     with Walker() as walker:
-        engine.sample(0.0)
+        engine.take()
         walker.step()
-        engine.sample(0.0)
+        engine.take()
 
     assert 2 == len(listings)
 
 
-@pytest.mark.parametrize("seen", [None, ()])
-def test_a_thread_that_cannot_be_looked_at_alone_is_listed(
-    engine: Engine, listings: list[None], monkeypatch: pytest.MonkeyPatch, seen: object
+def test_a_thread_that_cannot_be_looked_at_from_without_is_listed(
+    engine: Engine, listings: list[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that has no frames at present, or whose memory is another's."""
+    watch = _ticks.watch
+    monkeypatch.setattr(
+        _ticks,
+        "watch",
+        lambda *asked: [(at, cpu, False, []) for at, cpu, _, _ in watch(*asked)],
+    )
     with Walker() as walker:
-        engine.sample(0.0)
+        engine.take()
         engine.drain()
         walker.step()
-        engine.sample(0.0)
-        monkeypatch.setattr(_ticks, "look", lambda _: seen)
+        engine.take()
         walker.step()
-        engine.sample(0.0)
+        engine.take()
         stacks = engine.drain()
 
     assert (1, 1) == (named(stacks, "here").hits, named(stacks, "there").hits)
@@ -322,15 +328,15 @@ def test_a_thread_that_cannot_be_looked_at_alone_is_listed(
 def test_code_made_of_a_string_has_its_module_as_soon_as_a_sample_sees_it(engine: Engine) -> None:
     """A tick sees its name only."""
     with Walker() as walker:
-        engine.sample(0.0)
+        engine.take()
         engine.drain()
         walker.step()
-        engine.sample(0.0)
+        engine.take()
         space: dict[str, Any] = {"__name__": "made", "wait": walker.here}
         exec("def here(): wait()", space)  # noqa: S102
         walker.here = space["here"]  # type: ignore[method-assign]
         walker.step()
-        engine.sample(0.0)
+        engine.take()
         stacks = engine.drain()
 
     assert Function("made", "here") in {function for stack in stacks for function in stack}
@@ -341,18 +347,25 @@ def test_who_moves_at_hardly_any_cost_is_seen_some_batches_later(
 ) -> None:
     """What a thread uses may stay unnoticed until all clocks are read, and no longer."""
     with Walker() as walker:
-        engine.sample(0.0)
+        engine.take()
         engine.drain()
         walker.step()
         for _ in range(2):  # in the second of these it has stood still
-            engine.sample(0.0)
+            engine.take()
             engine.drain()
         walker.step()
         # it seems that those who have moved lately account for all that was used
-        monkeypatch.setattr(_ticking, "cpu_of_others", lambda: max(engine._explained, 0))
+        watch = _ticks.watch
+        monkeypatch.setattr(
+            _ticks,
+            "watch",
+            lambda threads, dues, explained, least: watch(
+                threads, dues, explained, least if explained < 0 else 2**62
+            ),
+        )
         stacks: dict[Stack, Usage] = {}
         for _ in range(_ticking.CHECKED + 1):
-            engine.sample(0.0)
+            engine.take()
             stacks |= engine.drain()
 
     assert named(stacks, "here").hits > 0
@@ -382,8 +395,7 @@ def test_waiting_for_a_core_is_counted_where_cpu_is_used(engine: Engine) -> None
         with threads(work):
             for batch in count():
                 for _ in range(10):
-                    time.sleep(0.03)
-                    engine.sample(0.0)
+                    engine.take(0.03)
                 stacks = engine.drain()
                 if batch > 1:  # in the first one it is not known yet how much was before
                     found = named(stacks, "burn").wait_seconds, named(stacks, "call").wait_seconds
@@ -397,21 +409,6 @@ def test_waiting_for_a_core_is_counted_where_cpu_is_used(engine: Engine) -> None
 
     assert waits[0] > 0.35
     assert waits[1] < 0.25 * sum(waits)
-
-
-@pytest.mark.parametrize(("delay", "late"), [(0.0, False), (0.002, True)])
-def test_a_sample_that_waited_for_the_gil_may_find_its_holder_elsewhere(
-    engine: Engine, delay: float, *, late: bool
-) -> None:
-    """What the others used tells how likely that is."""
-    with threads(lambda: burn(0.3)):
-        engine.sample(0.0)
-        time.sleep(0.05)
-        engine.sample(delay)
-        (ticker,) = engine._tickers.values()
-        ticker.settle()
-
-    assert late == (ticker.held > 0)
 
 
 @pytest.mark.parametrize("ended", [False, True])
@@ -439,10 +436,8 @@ def test_waiting_is_not_counted_where_cpu_is_used(engine: Engine, *, ended: bool
         (worker,) = (one for one in threading.enumerate() if one.name.endswith("(work)"))
         clock = time.pthread_getcpuclockid(worker.ident or 0)
         while worker.is_alive() and (ended or time.clock_gettime(clock) < 1.0):
-            due = time.monotonic() + 0.03
-            time.sleep(0.03)
-            engine.sample(time.monotonic() - due)
-        engine.sample(0.0)
+            engine.take(0.03)
+        engine.take()
         stacks = engine.drain()
         over.set()
 
@@ -504,11 +499,10 @@ def test_a_thread_that_blocks_the_signal_is_left_alone(engine: Engine) -> None:
     ready, go = threading.Event(), threading.Event()
     with threads(block):
         ready.wait()
-        engine.sample(0.0)
+        engine.take()
         go.set()
         while not found:
-            time.sleep(0.02)
-            engine.sample(0.0)
+            engine.take(0.02)
 
     assert [None] == found
     assert named(engine.drain(), "block").cpu_seconds > 0.08
@@ -527,8 +521,7 @@ def test_a_thread_that_blocks_the_signal_later_is_left_alone_from_then_on(engine
     def sample_until(count: int) -> int:
         deadline = time.monotonic() + 20
         while timers() != count and time.monotonic() < deadline:
-            time.sleep(0.02)
-            engine.sample(0.0)
+            engine.take(0.02)
         return timers()
 
     go, over = threading.Event(), threading.Event()
@@ -559,13 +552,12 @@ def test_whoever_takes_the_signal_later_has_it(engine: Engine, number: int) -> N
     """The engine stands back, says so, and goes on as the portable one."""
     got: list[int] = []
     with threads(lambda: burn(0.4)):
-        engine.sample(0.0)
+        engine.take()
         before = signal.signal(number, lambda *_: got.append(1))
         try:
-            engine.sample(0.0)
+            engine.take()
             came = len(got)
-            time.sleep(0.1)
-            engine.sample(0.0)
+            engine.take(0.1)
             used = engine.drain()
         finally:
             signal.signal(number, before)
@@ -581,8 +573,8 @@ def test_whoever_takes_the_signal_later_has_it(engine: Engine, number: int) -> N
 def test_two_engines_do_not_share_the_ticks(engine: Engine) -> None:
     """The second one stands back until the first has ended, and what ticks cost is none of its."""
     second = Engine()
-    engine.sample(0.0)
-    second.sample(0.0)
+    engine.take()
+    second.take()
     reason = second.reason
     handle = _ticks.arm(threading.get_ident(), threading.get_native_id(), 10**6, 10**6)
     burn(0.05)
@@ -590,8 +582,8 @@ def test_two_engines_do_not_share_the_ticks(engine: Engine) -> None:
     costs = second.cost(), engine.cost() > 0
     engine.reset()
     second.reset()
-    second.sample(0.0)
-    engine.sample(0.0)
+    second.take()
+    engine.take()
     second.reset()
 
     assert "another profiler of this process has the ticks" == reason == engine.reason
@@ -601,7 +593,7 @@ def test_two_engines_do_not_share_the_ticks(engine: Engine) -> None:
 def test_at_rest_there_is_no_timer_and_no_signal(engine: Engine) -> None:
     """Paused or ended, nothing is left of the engine."""
     with threads(lambda: burn(0.2)):
-        engine.sample(0.0)
+        engine.take()
         counted = timers()
         engine.reset()
         left = timers(), signal.SIG_DFL == _handler()
@@ -652,11 +644,11 @@ def test_threads_that_come_and_go_leave_no_timer(engine: Engine) -> None:
     """Hundreds of short threads: their timers end with them."""
     for _ in range(10):
         with threads(*[lambda: time.sleep(0.02)] * 20):
-            engine.sample(0.0)
+            engine.take()
             if not timers():  # in a process that has not used any CPU lately nobody is looked at
                 burn(0.001)
     burn(0.001)
-    engine.sample(0.0)
+    engine.take()
 
     assert timers() <= 3
     assert len(engine._tickers) == timers()
@@ -678,7 +670,7 @@ def test_threads_that_block_the_signal_are_forgotten_when_they_end(engine: Engin
         with threads(*[block] * 5):
             for _ in range(5):
                 blocking.acquire()
-            engine.sample(0.0)
+            engine.take()
             remembered.append(len(engine._deaf))
             over.release(5)
 
@@ -691,12 +683,12 @@ def test_samples_come_closer_for_a_while_when_a_thread_is_new(engine: Engine) ->
     paces = []
     with Walker() as walker:
         for _ in range(RESTLESS + 1):
-            engine.sample(0.0)
+            engine.take()
             paces.append(engine.pace)
             walker.step()
         with Walker():
             burn(0.001)
-            engine.sample(0.0)
+            engine.take()
             paces.append(engine.pace)
 
     assert [*[1] * (RESTLESS - 1), PACE, PACE, 1] == paces
@@ -718,16 +710,16 @@ def test_whoever_waits_is_looked_at_anew_once_names_are_forgotten(
 ) -> None:
     """Its time goes on to be counted in the very next batch."""
     with Walker() as walker:
-        engine.sample(0.0)
+        engine.take()
         engine.drain()
         walker.step()
         for _ in range(2):  # in the second of these it has stood still
-            engine.sample(0.0)
+            engine.take()
             engine.drain()
         monkeypatch.setattr("ox_otel._threads.MAX_CODES", 0)
-        engine.sample(0.0)
+        engine.take()
         engine.drain()
-        engine.sample(0.0)
+        engine.take()
         used = named(engine.drain(), "there")
 
     assert 1 == used.hits
@@ -799,11 +791,11 @@ def test_subinterpreters_have_none() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside other threads
 def test_a_child_can_have_its_own(engine: Engine) -> None:
     """What the parent has is nothing to a forked child."""
-    engine.sample(0.0)
+    engine.take()
     child = os.fork()
     if not child:
         own = Engine()
-        own.sample(0.0)
+        own.take()
         os._exit(0 if own.name == "ticks" and _ticking._owner is own else 1)
     _, status = os.waitpid(child, 0)
 
@@ -811,18 +803,15 @@ def test_a_child_can_have_its_own(engine: Engine) -> None:
     assert _ticking._owner is engine
 
 
-def test_the_period_follows_the_interval() -> None:
+def test_the_period_follows_the_interval(engine: Engine) -> None:
     """A longer interval means fewer ticks."""
-    interval = 0.02
-    engine = Ticks(Names(), 64, print, lambda: interval)
     with threads(lambda: burn(0.3)):
-        engine.sample(0.0)
-        interval = 0.08
+        engine.take()
+        engine.interval = 0.08
         burn(0.05)  # so that the other one has moved, too
-        engine.sample(0.0)
+        engine.take()
         period = engine._period
         counted = timers()
-    engine.reset()
 
     assert 0.04e9 == period
     assert counted >= 1
@@ -836,11 +825,9 @@ def test_unplaced_is_none_of_a_thread_that_ticks(engine: Engine) -> None:
     assert unplaced < 0.03
 
 
-def test_a_change_of_the_period_counts_nothing_twice() -> None:
+def test_a_change_of_the_period_counts_nothing_twice(engine: Engine) -> None:
     """What ticks have told already is not told again by the clock when they end."""
     intervals = cycle([0.02, 0.06])
-    interval = 0.02
-    engine = Ticks(Names(), 64, print, lambda: interval)
     spent: list[float] = []
 
     def work() -> None:
@@ -851,13 +838,11 @@ def test_a_change_of_the_period_counts_nothing_twice() -> None:
     over = threading.Event()
     with threads(work):
         while not spent:
-            engine.sample(0.0)
-            time.sleep(0.03)
-            interval = next(intervals)
-        engine.sample(0.0)
+            engine.take(0.03)
+            engine.interval = next(intervals)
+        engine.take()
         used = named(engine.drain(), "work").cpu_seconds
         over.set()
-    engine.reset()
 
     assert spent[0] == pytest.approx(used, abs=0.05)
 
@@ -866,11 +851,11 @@ def test_nobody_takes_the_ticks_of_another_engine(engine: Engine) -> None:
     """A second profiler of the process asks for a batch, and gets none of them."""
     other = Engine()
     with threads(lambda: burn(0.3)):
-        engine.sample(0.0)
+        engine.take()
         for _ in range(8):
             time.sleep(0.04)
             other.drain()
-        engine.sample(0.0)
+        engine.take()
     stacks = engine.drain()
     placed = named(stacks, "burn").cpu_seconds
     unplaced = sum(u.cpu_seconds for stack, u in stacks.items() if stack[-1].name == UNPLACED)
@@ -885,7 +870,7 @@ def test_a_tick_that_comes_late_does_not_tell_again_what_was_given_up() -> None:
     tally = Tally((Function("m", "f"),))
     ticker.given_up = 30
     ticker.tick(tally, 2, 20)
-    Waits().place([], [ticker])  # a place without CPU is none to reckon with
+    Waits().place([ticker], lambda _: tally)  # a place without CPU is none to reckon with
     first = tally.cpu
     ticker.tick(tally, 2, 20)
 
@@ -896,7 +881,7 @@ def test_a_thread_without_a_tick_for_long_goes_on_to_tick(engine: Engine) -> Non
     """It may have met no beat of the kernel's clock: only who blocks the signal is left alone."""
     over = threading.Event()
     with threads(lambda: over.wait() and None):
-        engine.sample(0.0)
+        engine.take()
         (ticker,) = engine._tickers.values()
         ticker.due = 10**9
         engine.drain()

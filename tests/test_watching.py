@@ -1,0 +1,277 @@
+"""Threads are watched without the GIL: what is seen of one is believed only if it has stood still."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("ticks are of Linux", allow_module_level=True)
+
+from ox_otel import _ticks
+
+NEVER = 10**15  # nanoseconds
+ENOUGH = 2**62  # nanoseconds of CPU, however much others use
+
+
+class Watched:
+    """A thread that is armed; its code is known while it waits."""
+
+    def __init__(self, target: Callable[[], object]) -> None:
+        self.thread = threading.Thread(target=target)
+        self.thread.start()
+        assert self.thread.native_id is not None
+        self.clock = ~self.thread.native_id << 3 | 6
+        _ticks.claim()
+        self.handle = _ticks.arm(self.thread.ident or 0, self.thread.native_id, NEVER, NEVER)
+
+    def know(self) -> list[int]:
+        """Have all code on its stack known; return the addresses, leaf first."""
+        codes = []
+        frame = sys._current_frames()[self.thread.ident or 0]
+        while frame:
+            codes.append(id(frame.f_code))
+            frame = frame.f_back  # type: ignore[assignment]
+        _ticks.know(codes)
+        return codes
+
+    def cpu(self) -> int:
+        """Return what its clock reads."""
+        return time.clock_gettime_ns(self.clock)
+
+    def at(self, cpu: int = 0, *, seen: bool = False) -> tuple[int, int, int, bool]:
+        """Return it as `watch` takes it."""
+        return self.handle, self.clock, cpu, seen
+
+
+@contextmanager
+def watched(target: Callable[[], object]) -> Iterator[Watched]:
+    """Yield an armed thread that runs *target*, which must end by itself when the block does."""
+    one = Watched(target)
+    try:
+        yield one
+    finally:
+        _ticks.disarm(one.handle)
+        _ticks.forget()
+        _ticks.release()
+
+
+@contextmanager
+def parked() -> Iterator[Watched]:
+    """Yield an armed thread that waits, its code known."""
+    over = threading.Lock()
+    over.acquire()
+    with watched(over.acquire) as one:
+        try:
+            while one.cpu() != (time.sleep(0.01), one.cpu())[1]:
+                pass
+            yield one
+        finally:
+            over.release()
+            one.thread.join()
+
+
+def look(one: Watched) -> tuple[bool, list[tuple[int, int, bytes | None]]]:
+    """Take one sample of a thread now; return whether it is complete, and the looks."""
+    [(_, _, is_complete, looks)] = _ticks.watch([one.at()], [0], 0, ENOUGH)
+    return is_complete, looks
+
+
+def soon(*milliseconds: int) -> list[int]:
+    """Return times from now on."""
+    now = time.monotonic_ns()
+    return [now + 1_000_000 * each for each in milliseconds]
+
+
+def test_a_thread_that_waits_is_seen_where_it_stands() -> None:
+    """With what its clock reads, and its frames, all of them known."""
+    with parked() as one:
+        codes = one.know()
+        is_complete, [(number, cpu, stack)] = look(one)
+        expected = one.cpu()
+
+    assert is_complete
+    assert (0, expected) == (number, cpu)
+    assert stack is not None
+    assert codes == memoryview(stack).cast("P").tolist()
+
+
+def test_nothing_is_believed_of_a_thread_that_runs() -> None:
+    """While its stack was read its clock has gone on."""
+
+    def burn() -> None:
+        while not over:
+            pass
+
+    over: list[None] = []
+    with watched(burn) as one:
+        one.know()
+        running = 0
+        deadline = time.monotonic() + 20
+        # where all cores are busy it stands still while we look, and is seen
+        while running < 10 and time.monotonic() < deadline:
+            [(_, _, is_complete, [(_, _, stack)])] = _ticks.watch([one.at()], soon(3), 0, ENOUGH)
+            running += is_complete and stack is None
+        over.append(None)
+        one.thread.join()
+
+    assert 10 == running
+
+
+def test_code_that_is_not_known_takes_the_gil() -> None:
+    """To see whose it is takes a frame."""
+    with parked() as one:
+        found = look(one)
+
+    assert (False, []) == found
+
+
+def test_a_thread_that_has_ended_takes_the_gil() -> None:
+    """Its clock is gone: whatever is read of it is nobody's."""
+    over = threading.Event()
+    with watched(over.wait) as one:
+        over.set()
+        one.thread.join()
+        found = look(one)
+
+    assert (False, []) == found
+
+
+def test_a_stale_handle_is_nobody() -> None:
+    """The place is another thread's by now."""
+    with parked() as one:
+        one.know()
+        stale = one.handle
+        _ticks.disarm(stale)
+        one.handle = _ticks.arm(one.thread.ident or 0, one.thread.native_id or 0, NEVER, NEVER)
+        right = look(one)
+        renewed, one.handle = one.handle, stale
+        wrong = look(one)
+        one.handle = renewed
+
+    assert right[0]
+    assert (False, []) == wrong
+
+
+def test_who_has_not_moved_is_not_looked_at() -> None:
+    """Where nobody has, the watch is over: there may be nothing to see for long."""
+    with parked() as one:
+        one.know()
+        samples = _ticks.watch([one.at(one.cpu(), seen=True)], soon(1, 2, 3), 0, ENOUGH)
+
+    assert [(True, [])] == [sample[2:] for sample in samples]
+
+
+def test_who_ran_when_it_was_looked_at_is_looked_at_again() -> None:
+    """Though its clock should have stood still since."""
+    with parked() as one:
+        one.know()
+        [(_, _, is_complete, looks)] = _ticks.watch([one.at(one.cpu())], [0], 0, ENOUGH)
+
+    assert is_complete
+    assert 1 == len(looks)
+
+
+def test_samples_are_taken_when_they_are_due() -> None:
+    """As long as somebody moves, and not before."""
+
+    def nap() -> None:
+        while not over:
+            time.sleep(0.0005)
+
+    over: list[None] = []
+    with watched(nap) as one:
+        dues = soon(20, 40, 60, 80)
+        samples = _ticks.watch([one.at()], dues, 0, ENOUGH)
+        over.append(None)
+        one.thread.join()
+
+    assert 1 <= len(samples) <= 4
+    assert all(at >= due for (at, *_), due in zip(samples, dues, strict=False))
+
+
+def test_a_sample_that_is_due_before_the_last_one_is_over_is_not_taken() -> None:
+    """It is missed, and that is to be counted."""
+    with parked() as one:
+        one.know()
+        samples = _ticks.watch([one.at()], [*soon(1), 1, 2], 0, ENOUGH)
+
+    assert 1 == len(samples)
+
+
+def test_whatever_others_use_takes_the_gil() -> None:
+    """Somebody has moved that is not watched."""
+    with parked() as one:
+        one.know()
+        others = time.process_time_ns() - time.thread_time_ns()
+        explained = others - one.cpu()
+        [(_, seen, much, _)] = _ticks.watch([one.at()], [0], explained - 10**9, 10**9)
+        [(_, _, little, _)] = _ticks.watch([one.at()], [0], explained, 10**9)
+
+    assert (False, True) == (much, little)
+    assert others <= seen <= time.process_time_ns()
+
+
+def test_whoever_rings_ends_the_watch() -> None:
+    """This one, or the next."""
+    _ticks.ring()
+    before = _ticks.watch([], soon(60_000), 0, ENOUGH)
+    bell = threading.Timer(0.05, _ticks.ring)
+    bell.start()
+    began = time.monotonic()
+    meanwhile = _ticks.watch([], soon(60_000), 0, ENOUGH)
+    elapsed = time.monotonic() - began
+    bell.join()
+
+    assert [] == before == meanwhile
+    assert elapsed < 50
+
+
+def test_no_more_is_watched_than_there_is_room_for() -> None:
+    """It is an error to ask for more threads or times."""
+    one = (0, 0, 0, False)
+    for threads, dues in (([one] * 65, []), ([], [0] * 65)):
+        with pytest.raises(ValueError, match="too much to watch"):
+            _ticks.watch(threads, dues, 0, 0)
+
+
+@pytest.mark.parametrize("threads", [[()], [(1, 2, 3)], [("a", 0, 0, False)]])
+def test_what_is_no_thread_is_refused(threads: list[tuple[int, int, int, bool]]) -> None:
+    """As any wrong argument."""
+    with pytest.raises(TypeError):
+        _ticks.watch(threads, [], 0, 0)
+
+
+def test_there_is_room_to_watch_after_a_thousand_watches() -> None:
+    """None leaves anything behind, whatever came of it."""
+    with parked() as one:
+        seen = [look(one) for _ in range(500)]
+        one.know()
+        seen += [look(one) for _ in range(500)]
+
+    assert 1000 == len(seen)
+    assert [] == _ticks.drain()
+
+
+def test_what_is_written_down_has_an_end() -> None:
+    """Sixty-four threads, as deep as can be: the watch ends while there is room for one more sample."""
+
+    def descend(depth: int) -> None:
+        if depth:
+            descend(depth - 1)
+        else:
+            while not over:
+                time.sleep(0.0002)
+
+    over: list[None] = []
+    with watched(lambda: descend(300)) as one:
+        time.sleep(0.05)
+        one.know()
+        samples = _ticks.watch([one.at()] * 64, soon(*range(5, 321, 5)), 0, ENOUGH)
+        over.append(None)
+        one.thread.join()
+
+    assert 1 <= len(samples) < 64

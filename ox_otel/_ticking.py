@@ -122,7 +122,10 @@ class Ticks(Threads):
         if is_traced():
             most = min(most, -self._samples % SPAN_PACE)
         samples = _ticks.watch(
-            [(t.handle, t.thread.clock or 0, t.thread.cpu, t.thread.seen) for t in tickers[:WATCHED]],
+            [
+                (t.handle, t.thread.clock or 0, t.thread.cpu, t.thread.seen)
+                for t in tickers[:WATCHED]
+            ],
             [round(1e9 * due) for due in dues[:most]],
             self._explained,
             UNNOTICED,

@@ -29,4 +29,5 @@ def test_nothing_harms_or_misleads_the_ticks() -> None:
     assert ("ticks", "") == (found["engine"], found["reason"])
     assert [] == found["wrong"]
     assert found["whole"] > 5 * SECONDS
+    assert found["still"] > 5 * SECONDS
     assert found.get("torn", 0) <= 0.01 * found["whole"]

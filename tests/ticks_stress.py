@@ -5,8 +5,9 @@ generated code that is freed at once and whose memory is used again, generators,
 exceptions, deep recursion, callbacks from C; beside them threads come and go, processes fork, and
 garbage is collected all the time.
 
-Prints, as JSON, how many ticks there were, how many stacks were torn, and the names seen that no
-code bears or that stand where they cannot: there must be none.
+Prints, as JSON, how many ticks there were, how many stacks were torn, how many looks found a thread
+standing still, and the names seen that no code bears or that stand where they cannot: there must be
+none.
 """
 # ruff: noqa: D102, D103 - the functions say by their names what they do
 
@@ -210,12 +211,11 @@ class Names:
         self._of_module: dict[str, set[str]] = {}
 
     def record(self, batch: ox_otel.Batch) -> None:
-        """Judge all stacks that had any CPU."""
-        for stack, usage in batch.stacks.items():
-            if usage.cpu_seconds:
-                for caller, function in zip((None, *stack), stack, strict=False):
-                    fits = self._fits(function, caller)
-                    (right if fits else wrong)[f"{caller} -> {function}"] += 1
+        """Judge all stacks."""
+        for stack in batch.stacks:
+            for caller, function in zip((None, *stack), stack, strict=False):
+                fits = self._fits(function, caller)
+                (right if fits else wrong)[f"{caller} -> {function}"] += 1
 
     def _fits(self, function: ox_otel.Function, caller: ox_otel.Function | None) -> bool:
         if found := re.fullmatch(r"made_(\d+)(_é)?", function.name):
@@ -276,14 +276,20 @@ def main() -> None:
     _learn_frozen()
     gc.set_threshold(300, 3, 3)
     ticks: Counter[str] = Counter()
-    drain = _ticks.drain
+    drain, watch = _ticks.drain, _ticks.watch
 
-    def counted() -> list[tuple[int, int, object]]:
+    def drained() -> list[tuple[int, int, object]]:
         found = drain()
         ticks.update("torn" if stack is None else "whole" for _, _, stack in found)
         return found
 
-    _ticks.drain = counted
+    def watched(*asked: object) -> list[tuple[int, int, bool, list[tuple[int, int, object]]]]:
+        found = watch(*asked)
+        for _, _, _, looks in found:
+            ticks.update("running" if stack is None else "still" for _, _, stack in looks)
+        return found
+
+    _ticks.drain, _ticks.watch = drained, watched
     profiler = ox_otel.install(
         engine="ticks", interval=0.001, max_overhead=1.0, recorders=[Names()]
     )

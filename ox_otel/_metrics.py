@@ -241,9 +241,7 @@ def examples(
     return {(*function, "cpu"): exemplar for function, exemplar in exemplars.items()}
 
 
-WAKEUP_DELAY = (
-    "How late samples were taken: how long a thread that was due had to wait for the GIL."
-)
+WAKEUP_DELAY = "How late samples were taken: how long they had to wait for the GIL, or for a core."
 """What the histogram `wakeup_delay_seconds` tells, which is no `Metric`: not every backend can."""
 
 

@@ -89,8 +89,8 @@ def health() -> list[Json]:
         ),
         heatmap(
             "Wake-up delay",
-            "How much later than asked the sampler ran, most often because it waited for the GIL "
-            "or for a core. Long delays prove that something holds these; not what does.",
+            "How much later than asked samples were taken: with the engine threads most often for "
+            "want of the GIL, with ticks for want of a core. Long delays do not tell who has them.",
             total(per_second("ox_profile_wakeup_delay_seconds_bucket"), "le"),
             unit="s",
         ),

@@ -7,23 +7,19 @@ no GIL either: threads that tick are watched from without, see `_ticks.c`, and o
 has moved does the portable engine make a list of all.
 """
 
-import random
-import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
 from ox_otel import _ticks
-from ox_otel._fork import follow_forks
-from ox_otel._interpreter import native_id_of
 from ox_otel._looks import Look, Site, Stranger, Thread
 from ox_otel._names import Names
 from ox_otel._spans import is_traced
 from ox_otel._strangers import Strangers
 from ox_otel._tallies import Ids, Tally
-from ox_otel._tasks import blocked_by
-from ox_otel._threads import UNNOTICED, Threads, read_clock
+from ox_otel._threads import UNNOTICED, Threads
 from ox_otel._tickers import Ticker
+from ox_otel._timers import Timers, is_deaf
 from ox_otel._waits import Waits
 from ox_otel.recorders import Stack, Usage
 
@@ -61,18 +57,6 @@ SPAN_PACE = 5
 NO_SITE: Site = (0, 0)  # it is known who used CPU, whether it was seen running or not
 
 
-_owner: "Ticks | None" = None
-
-
-def _after_fork() -> None:
-    """In a child nobody ticks."""
-    global _owner  # noqa: PLW0603
-    _owner = None
-
-
-follow_forks(_after_fork)
-
-
 class Ticks(Threads):
     """Counts CPU by ticks, the rest by samples; both keep to the seconds that *interval* returns.
 
@@ -92,16 +76,14 @@ class Ticks(Threads):
     ) -> None:
         super().__init__(names, max_depth, on_error)
         self._interval = interval
-        self._period = 0
+        self._timers = Timers(on_error)
+        self._tickers = self._timers.tickers
         self._strangers = Strangers(names)
-        self._tickers: dict[int, Ticker] = {}  # by ident
-        self._by_handle: dict[int, Ticker] = {}
         self._ids: dict[bytes, Ids] = {}  # of stacks, as ticks write them down
         self._due = 0  # the CPU of all threads that tick since their ticks were taken
         self._parted: list[Ticker] = []  # whose waits are yet to be placed
         self._waits = Waits()
         self._looked: dict[int, tuple[Ticker, Ids | None]] = {}  # for a sample that takes a list
-        self._deaf: set[Thread] = set()
         self._restless = 0  # samples to be taken an interval apart
         self._batches = 0  # since all clocks were read because it was time
         self._batch_at = 0
@@ -152,7 +134,7 @@ class Ticks(Threads):
 
     def wake(self) -> None:
         """End a watch."""
-        if _owner is self:
+        if self._timers.are_ours():
             _ticks.ring()
 
     def sample(self, delay: float) -> bool:
@@ -161,14 +143,15 @@ class Ticks(Threads):
             return super().sample(delay)
         moved = super().sample(delay) or bool(self._looked)
         self._count_looks()
-        self._arm(self._moving & self._threads.keys() - self._tickers.keys())
+        new = self._moving & self._threads.keys() - self._tickers.keys()
+        self._timers.arm(self._threads[ident] for ident in new)
         self._restless = max(self._restless - 1, 0)
         self._catch_up()
         return moved
 
     def _is_ready(self) -> bool:
         """Return whether there can be ticks; where there cannot, stand back."""
-        if not self.reason and (reason := self._obstacle()):
+        if not self.reason and (reason := self._timers.claim()):
             self._stand_back(reason)
         if self.reason:
             return False
@@ -178,7 +161,7 @@ class Ticks(Threads):
     def _catch_up(self) -> None:
         """Take the ticks if there are many; have the ticks know what has become known."""
         self.pace = Threads.pace if self._restless else PACE
-        if self._due > MOST_DUE * self._period:
+        if self._due > MOST_DUE * self._timers.period:
             self._take()
             self._leave_alone()
         self._strangers.introduce()
@@ -216,8 +199,7 @@ class Ticks(Threads):
             self._ids = {}
         for ticker in list(self._tickers.values()):
             if ticker.due > self._patience:
-                if not ticker.ticks and _is_deaf(ticker.thread):
-                    self._deaf.add(ticker.thread)
+                if not ticker.ticks and is_deaf(ticker.thread):
                     self._disarm(ticker)
                 else:
                     self._give_up(ticker)
@@ -227,77 +209,39 @@ class Ticks(Threads):
 
     def cost(self) -> float:
         """Return the CPU seconds that ticks have taken from their threads since the last call."""
-        return _ticks.cost() * 1e-9 if _owner is self else 0.0
+        return _ticks.cost() * 1e-9 if self._timers.are_ours() else 0.0
 
     def reset(self) -> None:
         """Forget the threads, and have no timer and no signal until the next sample."""
         self._stand_back("")
         self.name, self.pace = Ticks.name, Ticks.pace
-        self._deaf = set()
         self._restless = 0
         super().reset()
 
-    def _obstacle(self) -> str:
-        """Return why there can be no ticks from now on, or nothing."""
-        global _owner  # noqa: PLW0603 - a process has one set of timers and one signal
-        if _owner not in (None, self):
-            return "another profiler of this process has the ticks"
-        if taken := _ticks.claim():
-            return f"somebody else handles {signal.Signals(taken).name}"
-        _owner = self
-        return ""
-
     def _stand_back(self, reason: str) -> None:
         """Leave all threads to the portable engine, for *reason*."""
-        global _owner  # noqa: PLW0603
         self._disarm_all()
+        self._strangers.forget()
+        self._timers.release()
         self.reason = reason
         self.name, self.pace = Threads.name, Threads.pace
-        if _owner is self:
-            self._strangers.forget()
-            _ticks.forget()
-            _ticks.release()
-            _owner = None
 
     def _set_period(self, period: int) -> None:
         """Have each thread tick every *period* from now on, if that differs much."""
-        if not 0.8 < self._period / period < 1.25:
+        if not 0.8 < self._timers.period / period < 1.25:
             self._disarm_all()
-            self._period = period
+            self._timers.period = period
 
     @property
     def _patience(self) -> int:
-        return max(PATIENCE, 5 * self._period)
+        return max(PATIENCE, 5 * self._timers.period)
 
     def _leave_alone(self) -> None:
         """End the ticks of threads that have come to block the signal: they may wait for it."""
         for ident in self._moving & self._tickers.keys():
             ticker = self._tickers[ident]
-            if ticker.due > self._patience and _is_deaf(ticker.thread):
-                self._deaf.add(ticker.thread)
+            if ticker.due > self._patience and is_deaf(ticker.thread):
                 self._disarm(ticker)
-
-    def _arm(self, idents: Iterable[int]) -> None:
-        """Give a timer to each of the threads that can have one."""
-        for ident in idents:
-            thread = self._threads[ident]
-            if thread.clock is None or thread in self._deaf:
-                continue
-            if _is_deaf(thread):
-                self._deaf.add(thread)
-                continue
-            first = random.randint(1, self._period)  # noqa: S311 - not a secret
-            try:
-                handle = _ticks.arm(ident, native_id_of(thread.clock), first, self._period)
-            except LookupError:
-                continue  # it ends
-            except OSError:
-                if read_clock(thread):  # or it has ended
-                    self._on_error("timer")
-                    self._deaf.add(thread)  # not to be asked for at each sample, in vain
-                continue
-            ticker = Ticker(thread, handle)
-            self._tickers[ident] = self._by_handle[handle] = ticker
 
     def _disarm_all(self) -> None:
         """End the ticks of all threads."""
@@ -308,12 +252,10 @@ class Ticks(Threads):
 
     def _disarm(self, ticker: Ticker) -> None:
         """End the ticks of a thread; what is due is not to be placed, what ticks told early is told."""
-        _ticks.disarm(ticker.handle)
+        self._timers.disarm(ticker)
         if ticker.due < 0:
             ticker.thread.counted -= ticker.due
         self._give_up(ticker)
-        del self._by_handle[ticker.handle]
-        del self._tickers[ticker.thread.ident]
         self._parted.append(ticker)
 
     def _give_up(self, ticker: Ticker) -> None:
@@ -331,14 +273,9 @@ class Ticks(Threads):
         return self._tallies.unplaced(ticker.ids, ticker.ids)
 
     def _take(self) -> None:
-        """Count the ticks since the last time, if they are ours."""
+        """Count the ticks since the last time."""
         self._due = 0
-        if _owner is not self:
-            return
-        for handle, weight, stack in _ticks.drain():
-            ticker = self._by_handle.get(handle)
-            if ticker is None:
-                continue  # late
+        for ticker, weight, stack in self._timers.ticks():
             if stack is None:
                 self._on_error("torn")
                 tally = self._unplaced(ticker)
@@ -347,7 +284,7 @@ class Ticks(Threads):
             else:
                 ticker.ids = self._ids_of(stack)
                 tally = self._tallies.of(ticker.ids)
-            ticker.tick(tally, weight, weight * self._period)
+            ticker.tick(tally, weight, weight * self._timers.period)
 
     def _ids_of(self, stack: bytes | tuple[int | Stranger, ...]) -> Ids:
         """Return the ids of a stack that a tick has written down, as deep as is looked at."""
@@ -395,8 +332,7 @@ class Ticks(Threads):
             for ident in ended:
                 self._disarm(self._tickers[ident])
         super()._part(idents)
-        if self._deaf:
-            self._deaf.intersection_update(self._threads.values())
+        self._timers.keep_to(self._threads.values())
 
     def _meet(self, ident: int) -> Thread:
         """Make the acquaintance of a new thread, which may have the ident of one that has ended."""
@@ -409,7 +345,7 @@ class Ticks(Threads):
 
     def _forget(self) -> None:
         """Let go of all code objects, the ticks first."""
-        if _owner is self:
+        if self._timers.are_ours():
             _ticks.forget()
         self._strangers.forget()
         self._ids = {}
@@ -418,11 +354,3 @@ class Ticks(Threads):
             ticker.ids = ()
         self._batches = 0
         super()._forget()
-
-
-def _is_deaf(thread: Thread) -> bool:
-    """Return whether a thread blocks the signal of the ticks, or is gone."""
-    if thread.clock is None:
-        return False
-    blocked = blocked_by(native_id_of(thread.clock), _ticks.read_task)
-    return blocked is None or bool(blocked >> (signal.SIGURG - 1) & 1)

@@ -15,6 +15,9 @@ HALF_LIFE = 60.0
 RETIRE_AFTER = 1800.0
 """Seconds without an increment after which a series may end to make room for a hotter one."""
 
+REMEMBERED = 500
+"""Stacks that a batch may have for the next one to know them: more are not all the same anyway."""
+
 _CHEAP = 5.0  # heat of a function seen five times waiting, or two or three times running
 
 

@@ -11,7 +11,7 @@ eighth of the table is kept for the `OTHER` of modules.
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from ox_otel._heat import RETIRE_AFTER, Heat
+from ox_otel._heat import REMEMBERED, RETIRE_AFTER, Heat
 from ox_otel.recorders import OTHER, REST, Function, Stack, Usage
 
 SERIES_PER_FUNCTION = 6
@@ -43,7 +43,7 @@ class Ledger:
         self._heat: Heat[Function] = Heat(limit)  # of those without one
         self._heir: Function | None = None
         self._retirements = 0
-        # those of the last batch, since most stacks come again; none once the table has changed
+        # those of the last batch, if it was small: most stacks come again; none once the table has changed
         self._landings: dict[Stack, _Landing] = {}
 
     def __len__(self) -> int:
@@ -85,6 +85,8 @@ class Ledger:
             top[4] += self_cpu
             top[5] += self_wait
         self._last_used.update(dict.fromkeys(gains, now))
+        if len(stacks) > REMEMBERED:
+            self._landings = {}
         return {home: Usage._make(gain) for home, gain in gains.items()}, retired
 
     def home(self, function: Function) -> Function:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
 from ox_otel import _ticks
+from ox_otel._heat import REMEMBERED
 from ox_otel._looks import Look, Site, Stranger, Thread
 from ox_otel._names import Names
 from ox_otel._spans import is_traced
@@ -195,7 +196,7 @@ class Ticks(Threads):
     def drain(self) -> dict[Stack, Usage]:
         """Return what each stack used since the last drain."""
         self._take()
-        if len(self._ids) > len(self._tallies):  # which are those of late
+        if len(self._ids) > REMEMBERED:
             self._ids = {}
         for ticker in list(self._tickers.values()):
             if ticker.due > self._patience:

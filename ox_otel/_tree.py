@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from zlib import crc32
 
-from ox_otel._heat import RETIRE_AFTER, Heat
+from ox_otel._heat import REMEMBERED, RETIRE_AFTER, Heat
 from ox_otel.profiles import TIMES
 from ox_otel.recorders import OTHER, TOKEN_LENGTH, Function, Node, Stack, Usage
 
@@ -114,7 +114,7 @@ class Tree:
         self._branches = {self._root.node.path: self._root}
         self._heat: Heat[Candidate] = Heat(limit)
         self._retirements = 0
-        # the climbs of the last batch, which go on where they were: most stacks come again. No
+        # the climbs of the last batch, if it was small: they go on where they were. No
         # branch ends below them, since only those do that no stack of a batch has reached
         self._last: dict[Stack, _Climb] = {}
 
@@ -150,6 +150,8 @@ class Tree:
             while (above := self._branches[path].node) not in gains:
                 gains[above] = 0
                 path = path[:-TOKEN_LENGTH]
+        if len(stacks) > REMEMBERED:
+            self._last = {}
         return gains, retired
 
     def _climbs(self, stacks: Mapping[Stack, Usage], now: float) -> Collection[_Climb]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ox_otel._heat import RETIRE_AFTER
+from ox_otel._heat import REMEMBERED, RETIRE_AFTER
 from ox_otel._ledger import Ledger
 from ox_otel.recorders import NOTHING, OTHER, REST, Batch, Function, Stack, Usage
 
@@ -270,5 +270,13 @@ def test_only_stacks_of_the_last_batch_are_remembered() -> None:
         ledger.settle(stacks_of(functions(f"m{second}", 100)), float(second))
         assert 100 == len(ledger._landings)
     ledger.settle({}, 10.0)
+
+    assert {} == ledger._landings
+
+
+def test_of_a_batch_with_very_many_stacks_none_is_remembered() -> None:
+    """They would take more memory than they are worth."""
+    ledger = Ledger(50)
+    ledger.settle(stacks_of(functions("m", REMEMBERED + 1)), 0.0)
 
     assert {} == ledger._landings

@@ -352,6 +352,16 @@ def test_only_stacks_of_the_last_batch_are_remembered() -> None:
     assert {} == grown.tree._last
 
 
+def test_of_a_batch_with_very_many_stacks_none_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They would take more memory than they are worth."""
+    monkeypatch.setattr(_tree, "REMEMBERED", 1)
+    grown = grow()
+    grown.settle(stacks(ab=50, cd=50))
+    assert {} == grown.tree._last
+
+
 def test_a_branch_is_retired_only_after_long() -> None:
     """However hot the newcomers are, a branch that grew in the last half hour stays."""
     grown = grow(limit=5)

@@ -96,26 +96,18 @@ class Ticks(Threads):
         seen at a time that needs the GIL, too, is kept for `sample`, to be called now.
         """
         self._looked = {}
-        if not self._is_ready():
-            return []
+        most = self._samples_before_a_list() if self._is_ready() else 0
         tickers = [t for ident in self._moving if (t := self._tickers.get(ident))]
-        most = WATCHED if len(tickers) <= WATCHED else 0
-        if self._restless:
-            most = min(most, self._restless)
-        if is_traced():
-            most = min(most, -self._samples % SPAN_PACE)
+        if not most or len(tickers) > WATCHED:
+            return []
         samples = _ticks.watch(
-            [
-                (t.handle, t.thread.clock or 0, t.thread.cpu, t.thread.seen)
-                for t in tickers[:WATCHED]
-            ],
+            [(t.handle, t.thread.clock or 0, t.thread.cpu, t.thread.seen) for t in tickers],
             [round(1e9 * due) for due in dues[:most]],
             self._explained,
             UNNOTICED,
         )
         taken = []
         for at, others, is_complete, looks in samples:
-            self._looked = {}
             for number, cpu, stack in looks:
                 ticker = tickers[number]
                 ids = None if stack is None else self._ids_of(stack)
@@ -126,12 +118,17 @@ class Ticks(Threads):
                 self._now = at
                 self._others = min(others, self._explained)  # the rest is yet to be looked for
                 self._samples += 1
-                taken.append((at * 1e-9, bool(looks)))
+                self._restless = max(self._restless - 1, 0)
                 self._count_looks()
                 self._previous = at
-                self._restless = max(self._restless - 1, 0)
+                taken.append((at * 1e-9, bool(looks)))
         self._catch_up()
         return taken
+
+    def _samples_before_a_list(self) -> int:
+        """Return how many samples may be taken until one is to list all frames, or the pace changes."""
+        most = self._restless or WATCHED
+        return min(most, -self._samples % SPAN_PACE) if is_traced() else most
 
     def wake(self) -> None:
         """End a watch."""
@@ -175,19 +172,24 @@ class Ticks(Threads):
                 continue  # it has ended since
             elapsed = self._now - thread.counted_at
             used = min(max(thread.cpu - thread.counted, 0), elapsed)
-            if ids is not None:
+            if ids is None:
+                self._count_run(ticker, elapsed, used)
+            else:
                 look = Look(thread, used, ids, NO_SITE, interrupted=False, span=None)
                 self._count(look, running=False)
                 ticker.look(thread.tally, elapsed, used)
-            else:
-                ticker.due += used
-                self._due += used
-                ticker.waited += elapsed - used
-                ticker.look(None, elapsed, used)
-                thread.counted += used
-                thread.counted_at = self._now
-                thread.samples = self._samples
         self._looked = {}
+
+    def _count_run(self, ticker: Ticker, elapsed: int, used: int) -> None:
+        """Count the time since the last look at a thread that runs: where, ticks will tell."""
+        ticker.due += used
+        self._due += used
+        ticker.waited += elapsed - used
+        ticker.look(None, elapsed, used)
+        thread = ticker.thread
+        thread.counted += used
+        thread.counted_at = self._now
+        thread.samples = self._samples
 
     def _moved(self, ident: int) -> Thread | None:
         """Return the thread *ident* if it may have moved since it was asked, or looked at, last."""

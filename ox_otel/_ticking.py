@@ -82,6 +82,7 @@ class Ticks(Threads):
 
     name = "ticks"
     pace = PACE
+    watched = WATCHED
 
     def __init__(
         self,
@@ -100,7 +101,9 @@ class Ticks(Threads):
         self._due = 0  # the CPU of all threads that tick since their ticks were taken
         self._parted: list[Ticker] = []  # whose waits are yet to be placed
         self._waits = Waits()
-        self._looked: dict[int, tuple[Ticker, Ids | None]] = {}  # for a sample that takes a list
+        self._looked: dict[int, tuple[Ticker, int, Ids | None]] = {}  # with what their clocks read
+        self._looked_at = 0
+        self._is_pending = False  # that sample, until it takes a list
         self._deaf: set[Thread] = set()
         self._restless = 0  # samples to be taken an interval apart
         self._batches = 0  # since all clocks were read because it was time
@@ -112,8 +115,7 @@ class Ticks(Threads):
         Returns when they were taken, in seconds like *dues*, and whether any thread had moved. What is
         seen at a time that needs the GIL, too, is kept for `sample`, to be called now.
         """
-        self._looked = {}
-        if not self._is_ready():
+        if self._is_pending or not self._is_ready():
             return []
         tickers = [t for ident in self._moving if (t := self._tickers.get(ident))]
         most = WATCHED if len(tickers) <= WATCHED else 0
@@ -132,11 +134,12 @@ class Ticks(Threads):
         )
         taken = []
         for at, others, is_complete, looks in samples:
-            self._looked = {}
+            self._looked_at = at
+            self._is_pending = not is_complete
             for number, cpu, stack in looks:
                 ticker = tickers[number]
                 ids = None if stack is None else self._ids_of(stack)
-                self._looked[ticker.thread.ident] = ticker, ids
+                self._looked[ticker.thread.ident] = ticker, cpu, ids
                 self._count_parked(ticker.thread, self._samples, self._previous)
                 self._read(ticker.thread, cpu)
             if is_complete:
@@ -152,7 +155,7 @@ class Ticks(Threads):
 
     def wake(self) -> None:
         """End a watch."""
-        if _owner is self:
+        if _owner in (None, self):  # we may be about to take them, and to watch
             _ticks.ring()
 
     def sample(self, delay: float) -> bool:
@@ -160,7 +163,10 @@ class Ticks(Threads):
         if not self._is_ready():
             return super().sample(delay)
         moved = super().sample(delay) or bool(self._looked)
+        self._is_pending = False
+        now, self._now = self._now, self._looked_at
         self._count_looks()
+        self._now = now
         self._arm(self._moving & self._threads.keys() - self._tickers.keys())
         self._restless = max(self._restless - 1, 0)
         self._catch_up()
@@ -185,16 +191,18 @@ class Ticks(Threads):
 
     def _count_looks(self) -> None:
         """Count the time since the last look at the threads that have been looked at now."""
-        for ticker, ids in self._looked.values():
+        looked, self._looked = self._looked, {}
+        for ticker, cpu, ids in looked.values():
             thread = ticker.thread
             if self._tickers.get(thread.ident) is not ticker:
                 continue  # it has ended since
             elapsed = self._now - thread.counted_at
-            used = min(max(thread.cpu - thread.counted, 0), elapsed)
+            used = min(max(cpu - thread.counted, 0), elapsed)
             if ids is not None:
                 look = Look(thread, used, ids, NO_SITE, interrupted=False, span=None)
                 self._count(look, running=False)
                 ticker.look(thread.tally, elapsed, used)
+                thread.seen = cpu == thread.cpu  # or it has gone on since
             else:
                 ticker.due += used
                 self._due += used
@@ -203,11 +211,15 @@ class Ticks(Threads):
                 thread.counted += used
                 thread.counted_at = self._now
                 thread.samples = self._samples
-        self._looked = {}
 
     def _moved(self, ident: int) -> Thread | None:
         """Return the thread *ident* if it may have moved since it was asked, or looked at, last."""
-        return None if ident in self._looked else super()._moved(ident)
+        if ident not in self._looked:
+            return super()._moved(ident)
+        thread = self._looked[ident][0].thread
+        if cpu := read_clock(thread):
+            self._read(thread, cpu)  # what it has used since explains nobody else's
+        return None
 
     def drain(self) -> dict[Stack, Usage]:
         """Return what each stack used since the last drain."""
@@ -232,7 +244,7 @@ class Ticks(Threads):
     def reset(self) -> None:
         """Forget the threads, and have no timer and no signal until the next sample."""
         self._stand_back("")
-        self.name, self.pace = Ticks.name, Ticks.pace
+        self.name, self.pace, self.watched = Ticks.name, Ticks.pace, Ticks.watched
         self._deaf = set()
         self._restless = 0
         super().reset()
@@ -242,17 +254,18 @@ class Ticks(Threads):
         global _owner  # noqa: PLW0603 - a process has one set of timers and one signal
         if _owner not in (None, self):
             return "another profiler of this process has the ticks"
+        _owner = self  # before anything is called: another thread may ask meanwhile
         if taken := _ticks.claim():
             return f"somebody else handles {signal.Signals(taken).name}"
-        _owner = self
         return ""
 
     def _stand_back(self, reason: str) -> None:
         """Leave all threads to the portable engine, for *reason*."""
         global _owner  # noqa: PLW0603
         self._disarm_all()
+        self._looked, self._is_pending = {}, False
         self.reason = reason
-        self.name, self.pace = Threads.name, Threads.pace
+        self.name, self.pace, self.watched = Threads.name, Threads.pace, Threads.watched
         if _owner is self:
             self._strangers.forget()
             _ticks.forget()

@@ -80,10 +80,10 @@ class Schedule:
         # an interval made shorter holds at once, whatever was agreed under the longer one
         return max(min(self._due - now, self._mean_gap() * (1 + _JITTER)), 0.0)
 
-    def ahead(self, now: float, until: float) -> list[float]:
-        """Return when the next samples are due, up to the first that is not before *until*."""
+    def ahead(self, now: float, until: float, most: int) -> list[float]:
+        """Return when the next samples are due, up to the first not before *until*, *most* at most."""
         dues = [now + self.wait(now)]
-        while dues[-1] < until:
+        while dues[-1] < until and len(dues) < most:
             dues.append(dues[-1] + self._gap())
         return dues
 

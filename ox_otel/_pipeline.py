@@ -186,7 +186,9 @@ class Pipeline:
 
     def watch(self, now: float) -> None:
         """Leave samples to the engine as long as that needs no GIL; make a batch if one is due then."""
-        dues = self._schedule.ahead(now, self._began + BATCH_SECONDS)
+        if not (most := self._engine.watched):
+            return
+        dues = self._schedule.ahead(now, self._began + BATCH_SECONDS, most)
         for (at, moved), following in zip(self._engine.watch(dues), [*dues[1:], inf], strict=False):
             self._schedule.sampled(at, moved=moved, following=following)
             self.samples += 1

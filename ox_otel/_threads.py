@@ -49,6 +49,8 @@ class Threads:
     name = "threads"
     pace = 1
     """Intervals from one sample to the next."""
+    watched = 0
+    """Samples that `watch` takes at a time, at most."""
     reason = ""
     """Why it does less than it should; empty while it does not."""
 
@@ -155,6 +157,7 @@ class Threads:
         self._idents = []
         self._moving = set()
         self._previous = 0
+        self._explained = NEVER
 
     def _forget(self) -> None:
         """Let go of all code objects and everything that is keyed by their ids."""

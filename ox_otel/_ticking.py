@@ -18,7 +18,7 @@ from ox_otel._names import Names
 from ox_otel._spans import is_traced
 from ox_otel._strangers import Strangers
 from ox_otel._tallies import Ids, Tally
-from ox_otel._threads import UNNOTICED, Threads
+from ox_otel._threads import UNNOTICED, Threads, read_clock
 from ox_otel._tickers import Ticker
 from ox_otel._timers import Timers, is_deaf
 from ox_otel._waits import Waits
@@ -67,6 +67,7 @@ class Ticks(Threads):
 
     name = "ticks"
     pace = PACE
+    watched = WATCHED
 
     def __init__(
         self,
@@ -84,7 +85,9 @@ class Ticks(Threads):
         self._due = 0  # the CPU of all threads that tick since their ticks were taken
         self._parted: list[Ticker] = []  # whose waits are yet to be placed
         self._waits = Waits()
-        self._looked: dict[int, tuple[Ticker, Ids | None]] = {}  # for a sample that takes a list
+        self._looked: dict[int, tuple[Ticker, int, Ids | None]] = {}  # with what their clocks read
+        self._looked_at = 0
+        self._is_pending = False  # that sample, until it takes a list
         self._restless = 0  # samples to be taken an interval apart
         self._batches = 0  # since all clocks were read because it was time
         self._batch_at = 0
@@ -95,8 +98,9 @@ class Ticks(Threads):
         Returns when they were taken, in seconds like *dues*, and whether any thread had moved. What is
         seen at a time that needs the GIL, too, is kept for `sample`, to be called now.
         """
-        self._looked = {}
-        most = self._samples_before_a_list() if self._is_ready() else 0
+        if self._is_pending or not self._is_ready():
+            return []
+        most = self._samples_before_a_list()
         tickers = [t for ident in self._moving if (t := self._tickers.get(ident))]
         if not most or len(tickers) > WATCHED:
             return []
@@ -108,10 +112,12 @@ class Ticks(Threads):
         )
         taken = []
         for at, others, is_complete, looks in samples:
+            self._looked_at = at
+            self._is_pending = not is_complete
             for number, cpu, stack in looks:
                 ticker = tickers[number]
                 ids = None if stack is None else self._ids_of(stack)
-                self._looked[ticker.thread.ident] = ticker, ids
+                self._looked[ticker.thread.ident] = ticker, cpu, ids
                 self._count_parked(ticker.thread, self._samples, self._previous)
                 self._read(ticker.thread, cpu)
             if is_complete:
@@ -132,7 +138,7 @@ class Ticks(Threads):
 
     def wake(self) -> None:
         """End a watch."""
-        if self._timers.are_ours():
+        if self._timers.may_be_ours():  # we may be about to take them, and to watch
             _ticks.ring()
 
     def sample(self, delay: float) -> bool:
@@ -140,7 +146,10 @@ class Ticks(Threads):
         if not self._is_ready():
             return super().sample(delay)
         moved = super().sample(delay) or bool(self._looked)
+        self._is_pending = False
+        now, self._now = self._now, self._looked_at
         self._count_looks()
+        self._now = now
         new = self._moving & self._threads.keys() - self._tickers.keys()
         self._timers.arm(self._threads[ident] for ident in new)
         self._restless = max(self._restless - 1, 0)
@@ -166,19 +175,20 @@ class Ticks(Threads):
 
     def _count_looks(self) -> None:
         """Count the time since the last look at the threads that have been looked at now."""
-        for ticker, ids in self._looked.values():
+        looked, self._looked = self._looked, {}
+        for ticker, cpu, ids in looked.values():
             thread = ticker.thread
             if self._tickers.get(thread.ident) is not ticker:
                 continue  # it has ended since
             elapsed = self._now - thread.counted_at
-            used = min(max(thread.cpu - thread.counted, 0), elapsed)
+            used = min(max(cpu - thread.counted, 0), elapsed)
             if ids is None:
                 self._count_run(ticker, elapsed, used)
             else:
                 look = Look(thread, used, ids, NO_SITE, interrupted=False, span=None)
                 self._count(look, running=False)
                 ticker.look(thread.tally, elapsed, used)
-        self._looked = {}
+                thread.seen = cpu == thread.cpu  # or it has gone on since
 
     def _count_run(self, ticker: Ticker, elapsed: int, used: int) -> None:
         """Count the time since the last look at a thread that runs: where, ticks will tell."""
@@ -193,7 +203,12 @@ class Ticks(Threads):
 
     def _moved(self, ident: int) -> Thread | None:
         """Return the thread *ident* if it may have moved since it was asked, or looked at, last."""
-        return None if ident in self._looked else super()._moved(ident)
+        if ident not in self._looked:
+            return super()._moved(ident)
+        thread = self._looked[ident][0].thread
+        if cpu := read_clock(thread):
+            self._read(thread, cpu)  # what it has used since explains nobody else's
+        return None
 
     def drain(self) -> dict[Stack, Usage]:
         """Return what each stack used since the last drain."""
@@ -217,17 +232,18 @@ class Ticks(Threads):
     def reset(self) -> None:
         """Forget the threads, and have no timer and no signal until the next sample."""
         self._stand_back("")
-        self.name, self.pace = Ticks.name, Ticks.pace
+        self.name, self.pace, self.watched = Ticks.name, Ticks.pace, Ticks.watched
         self._restless = 0
         super().reset()
 
     def _stand_back(self, reason: str) -> None:
         """Leave all threads to the portable engine, for *reason*."""
         self._disarm_all()
+        self._looked, self._is_pending = {}, False
         self._strangers.forget()
         self._timers.release()
         self.reason = reason
-        self.name, self.pace = Threads.name, Threads.pace
+        self.name, self.pace, self.watched = Threads.name, Threads.pace, Threads.watched
 
     def _set_period(self, period: int) -> None:
         """Have each thread tick every *period* from now on, if that differs much."""

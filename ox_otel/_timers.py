@@ -50,14 +50,18 @@ class Timers:
         global _owner  # noqa: PLW0603 - a process has one set of timers and one signal
         if _owner not in (None, self):
             return "another profiler of this process has the ticks"
+        _owner = self  # before anything is called: another thread may ask meanwhile
         if taken := _ticks.claim():
             return f"somebody else handles {signal.Signals(taken).name}"
-        _owner = self
         return ""
 
     def are_ours(self) -> bool:
-        """Return whether `claim` was called with success, and `release` not since."""
+        """Return whether nobody else has them, since `claim` was called."""
         return _owner is self
+
+    def may_be_ours(self) -> bool:
+        """Return whether that is so or may be soon."""
+        return _owner in (None, self)
 
     def release(self) -> None:
         """Give the signal back; no thread may have a timer by then."""

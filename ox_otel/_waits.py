@@ -54,13 +54,15 @@ class Waits:
         self._habits = {name: habit for name, habit in self._habits.items() if habit.fade()}
         self._used *= FADING
         self._running *= FADING
-        active = [ticker for ticker in tickers if ticker.waited or ticker.runs or ticker.ticked]
+        active = [t for t in tickers if t.waited or t.still or t.runs or t.ticked]
         for ticker in active:
             self._learn(ticker)
         for ticker in active:
             parts = {t: round(still * self._waiting(t)) for t, still in ticker.still.items()}
             if not any(parts.values()):
-                parts = ticker.waits or {somewhere(ticker): 1}
+                parts = ticker.waits
+            if not any(parts.values()):
+                parts = {somewhere(ticker): 1}
             for tally, wait in _shares(ticker.waited, parts):
                 tally.wait += wait
             places = ticker.ticked or {somewhere(ticker): 1}

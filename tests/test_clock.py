@@ -111,3 +111,13 @@ def test_delays_are_counted_by_how_late_samples_come() -> None:
 
     assert {0.001: 2, 0.005: 1, inf: 1} == schedule.delays.counts
     assert 0.2035 == pytest.approx(schedule.delays.seconds)
+
+
+def test_what_is_due_ahead_is_no_more_than_is_wanted() -> None:
+    """Up to the time that is given, with one after it; all of it would be thousands."""
+    schedule = Schedule(0.001, 1.0)
+    schedule.restart(0.0)
+    few, all_of_it = schedule.ahead(0.0, 1.0, 64), schedule.ahead(0.0, 1.0, 5000)
+
+    assert 64 == len(few)
+    assert all_of_it[-2] < 1.0 <= all_of_it[-1]

@@ -326,6 +326,107 @@ def test_a_thread_that_cannot_be_looked_at_from_without_is_listed(
     assert 3 == len(listings)
 
 
+@contextmanager
+def incomplete() -> Iterator[None]:
+    """Have each watch end with its first sample, as not complete."""
+    with pytest.MonkeyPatch.context() as patch:
+        watch = _ticks.watch
+        patch.setattr(
+            _ticks,
+            "watch",
+            lambda *asked: [(at, cpu, False, looks) for at, cpu, _, looks in watch(*asked)[:1]],
+        )
+        yield
+
+
+def test_what_has_been_seen_from_without_is_kept_for_the_list(engine: Engine) -> None:
+    """Nobody is looked at again a moment later, where it lets go of the GIL."""
+    with Walker() as walker:
+        engine.take()
+        engine.drain()
+        walker.step()
+        engine.take()
+        engine.drain()
+        walker.step()
+        with incomplete():
+            engine.watch([0.0])
+            walker.step()
+            engine.watch([0.0])
+            engine.sample(0.0)
+        stacks = engine.drain()
+
+    assert (1, 0) == (named(stacks, "here").hits, named(stacks, "there").hits)
+
+
+def test_what_has_been_seen_is_seen_anew_where_ticks_have_ended(engine: Engine) -> None:
+    """Somebody took the signal before the list was made: the portable engine leaves nobody out."""
+    with Walker() as walker:
+        engine.take()
+        engine.drain()
+        walker.step()
+        engine.take()
+        engine.drain()
+        walker.step()
+        with incomplete():
+            engine.watch([0.0])
+        before = signal.signal(signal.SIGPROF, lambda *_: None)
+        try:
+            engine.sample(0.0)
+        finally:
+            signal.signal(signal.SIGPROF, before)
+        stacks = engine.drain()
+
+    assert (1, 0) == (named(stacks, "here").hits, engine.watched)
+
+
+def test_what_a_thread_uses_before_the_list_is_made_is_no_waiting(engine: Engine) -> None:
+    """It was seen when the sample was due; that may be long before we have the GIL."""
+    with Walker() as walker:
+        engine.take()
+        engine.drain()
+        walker.step()
+        engine.take()
+        engine.drain()
+        walker.step()
+        due = time.monotonic()
+        with incomplete():
+            engine.watch([due])
+        walker._burnt = 0.2
+        walker.step()
+        engine.sample(0.0)
+        (thread,) = (ticker.thread for ticker in engine._tickers.values())
+        engine.drain()
+        counted_at, seen = thread.counted_at, thread.seen
+
+    assert not seen
+    assert counted_at * 1e-9 < due + 0.2
+
+
+def test_what_a_thread_uses_before_the_list_is_made_hides_nobody(engine: Engine) -> None:
+    """It explains what this thread has used, and nothing that others use later."""
+    with Walker() as walker, Walker() as other:
+        engine.take()
+        engine.drain()
+        walker.step()
+        other.step()
+        engine.take()
+        engine.drain()
+        walker.step()
+        with incomplete():
+            engine.watch([0.0])
+        walker._burnt = 0.2
+        walker.step()
+        engine.sample(0.0)
+        engine.drain()
+        engine._moving.discard(other._thread.ident or 0)
+        other.step()
+        engine.take()
+        (moved,) = (t for t in engine._threads.values() if t.ident == other._thread.ident)
+        expected = time.clock_gettime_ns(moved.clock or 0)
+
+    assert expected == moved.cpu
+
+
 def test_code_made_of_a_string_has_its_module_as_soon_as_a_sample_sees_it(engine: Engine) -> None:
     """A tick sees its name only."""
     with Walker() as walker:
@@ -592,6 +693,49 @@ def test_two_engines_do_not_share_the_ticks(engine: Engine) -> None:
     assert (0.0, True) == costs
 
 
+def test_of_two_engines_that_begin_at_once_one_has_the_ticks(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may go on while the first one asks for the signal."""
+    claim, second = _ticks.claim, Engine()
+
+    def slowly() -> int:
+        monkeypatch.setattr(_ticks, "claim", claim)
+        second.watch([])
+        return claim()
+
+    monkeypatch.setattr(_ticks, "claim", slowly)
+    engine.watch([])
+
+    assert ("", "another profiler of this process has the ticks") == (engine.reason, second.reason)
+
+
+def test_whoever_rings_before_the_ticks_are_taken_ends_the_watch(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread has seen that it is to go on a moment before, and would sleep until a sample."""
+    claim = engine._timers.claim
+    monkeypatch.setattr(engine._timers, "claim", lambda: (engine.wake(), claim())[1])
+    began = time.monotonic()
+    engine.watch([began + 60])
+
+    assert time.monotonic() - began < 50
+
+
+def test_whoever_waits_since_before_a_rest_is_seen(engine: Engine) -> None:
+    """The first sample makes a list of all, though nobody has used any CPU meanwhile."""
+    with Walker():
+        engine.take()
+        engine.drain()
+        engine.take()
+        engine._explained = 2**62  # or the test itself would use some
+        engine.reset()
+        engine.take()
+        known = len(engine._threads)
+
+    assert known >= 1
+
+
 def test_at_rest_there_is_no_timer_and_no_signal(engine: Engine) -> None:
     """Paused or ended, nothing is left of the engine."""
     with threads(lambda: burn(0.2)):
@@ -627,6 +771,15 @@ def test_what_ticks_take_from_threads_is_in_the_overhead() -> None:
     pipeline.rest(time.monotonic())
 
     assert overhead > used
+
+
+def test_where_nobody_watches_nothing_is_reckoned_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The portable engine takes one sample after the other, and each would pay for a second's."""
+    pipeline = Pipeline(Settings(engine="threads"), Schedule(0.001, 1))
+    monkeypatch.setattr(Schedule, "ahead", lambda *_: 1 // 0)
+    pipeline.watch(time.monotonic())
+
+    assert 0 == pipeline.samples
 
 
 def timers() -> int:

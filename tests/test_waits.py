@@ -144,6 +144,27 @@ def test_without_such_a_look_waits_are_where_others_saw_the_thread() -> None:
     assert [60, 20, 10] == milliseconds(nap, call, before)
 
 
+def test_where_others_saw_no_waiting_it_was_somewhere_before() -> None:
+    """Who had the GIL found that it had only burned, and then it waited unseen."""
+    one, (hot, before) = ticker(), tallies("hot", "before")
+    one.wait(hot, 0)
+    run(one, 100, 60)
+    place(Waits(), one, somewhere=before)
+
+    assert [0, 40] == milliseconds(hot, before)
+
+
+def test_no_place_is_kept_from_one_batch_to_the_next() -> None:
+    """Its tally may be forgotten by then, and what is counted there is lost."""
+    one, (hot, nap), waits = ticker(), tallies("hot", "nap"), Waits()
+    stand(one, hot, 10, 10)
+    place(waits, one)
+    run(one, 100, 60)
+    place(waits, one, somewhere=nap)
+
+    assert [0, 40] == milliseconds(hot, nap)
+
+
 def test_whoever_was_found_running_is_hit_where_it_ticked() -> None:
     """As often as it was found so, by the CPU of the places."""
     one, (hot, warm, cold), waits = ticker(), tallies("hot", "warm", "cold"), Waits()

@@ -830,14 +830,26 @@ static int wait_until(long long due) {
     return 0;
 }
 
+/* Take note of what a clock has been read to be: the sum over all threads is as new from then on. */
+static void explain(Watch *watch, Watched *one, long long cpu) {
+    watch->explained += cpu - one->cpu;
+    one->cpu = cpu;
+}
+
 /* Look at a thread whose clock has gone on; return the depth of its stack, which is in the cell. */
-static int look_at(Cell *cell, const Watched *one) {
+static int look_at(Watch *watch, Watched *one) {
     const Place *place = place_of(one->handle);
+    Cell *cell = watch->cell;
     uintptr_t next_of[STRANGERS];
     cell->depth = cell->strangers = cell->pieces = 0;
     int is_whole =
         place && walk_frames(cell, atomic_load(&place->state), place->thread, next_of);
-    if (read_clock(one->clock) != one->cpu) {
+    long long cpu = read_clock(one->clock);
+    if (cpu < 0) {
+        return UNSEEN;
+    }
+    if (cpu != one->cpu) {
+        explain(watch, one, cpu);
         return RUNNING;
     }
     return is_whole && cell->depth && !cell->strangers ? cell->depth : UNSEEN;
@@ -857,9 +869,8 @@ static int sample(Watch *watch) {
         }
         int depth = UNSEEN;
         if (cpu >= 0) {
-            watch->explained += cpu - one->cpu;
-            one->cpu = cpu;
-            depth = look_at(watch->cell, one);
+            explain(watch, one, cpu);
+            depth = look_at(watch, one);
         }
         one->is_seen = depth >= 0;
         if (depth == UNSEEN) {
@@ -868,7 +879,7 @@ static int sample(Watch *watch) {
         }
         uintptr_t *look = notes + watch->used;
         look[0] = (uintptr_t)i;
-        look[1] = (uintptr_t)cpu;
+        look[1] = (uintptr_t)one->cpu;
         look[2] = (uintptr_t)depth;
         watch->used += 3;
         if (depth > 0) {

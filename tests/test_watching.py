@@ -51,6 +51,7 @@ class Watched:
 def watched(target: Callable[[], object]) -> Iterator[Watched]:
     """Yield an armed thread that runs *target*, which must end by itself when the block does."""
     one = Watched(target)
+    _ticks.watch([], [0], 0, ENOUGH)  # somebody may have rung
     try:
         yield one
     finally:
@@ -113,12 +114,39 @@ def test_nothing_is_believed_of_a_thread_that_runs() -> None:
         deadline = time.monotonic() + 20
         # where all cores are busy it stands still while we look, and is seen
         while running < 10 and time.monotonic() < deadline:
-            [(_, _, is_complete, [(_, _, stack)])] = _ticks.watch([one.at()], soon(3), 0, ENOUGH)
+            [(_, _, is_complete, [(_, cpu, stack)])] = _ticks.watch([one.at()], soon(3), 0, ENOUGH)
             running += is_complete and stack is None
+            assert cpu > 0
         over.append(None)
         one.thread.join()
 
     assert 10 == running
+
+
+def test_what_a_thread_uses_while_it_is_looked_at_is_its_own() -> None:
+    """Nobody else is to be looked for on its account."""
+
+    def burn() -> None:
+        while not over:
+            pass
+
+    over: list[None] = []
+    with watched(burn) as one:
+        one.know()
+        found = []
+        deadline = time.monotonic() + 20
+        while len(found) < 40 and time.monotonic() < deadline:
+            cpu = one.cpu()
+            others = time.process_time_ns() - time.thread_time_ns()
+            [(_, _, is_complete, [(_, _, stack)])] = _ticks.watch(
+                [one.at(cpu)], soon(3), others, 2_000
+            )
+            if stack is None:
+                found.append(is_complete)
+        over.append(None)
+        one.thread.join()
+
+    assert found.count(True) > 20  # at a beat, the kernel looks at the clock by itself
 
 
 def test_code_that_is_not_known_takes_the_gil() -> None:

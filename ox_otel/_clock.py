@@ -100,10 +100,11 @@ class Schedule:
         """Return by how many seconds a sample taken at *now* is late."""
         return max(now - self._due, 0.0)
 
-    def sampled(self, now: float, *, moved: bool, following: float = inf) -> None:
+    def sampled(self, now: float, *, moved: bool, following: float | None = None) -> None:
         """Set the next due time, the sample that was due having been taken at *now*.
 
-        That is *following* if one of `ahead` is. A process in which nothing has *moved* is looked at more rarely, the longer the more.
+        That is *following*, where it was agreed ahead. A process in which nothing has *moved* is
+        looked at more rarely, the longer the more.
         """
         delay = self.delay(now)
         delays = self.delays
@@ -111,7 +112,7 @@ class Schedule:
         delays.seconds += delay
         self._moved_at = now if moved else self._moved_at
         self._quiet = now - self._moved_at
-        self._due = min(self._due, now) + self._gap() if following == inf else following
+        self._due = min(self._due, now) + self._gap() if following is None else following
         if self._due < now:
             delays.missed += 1 + int((now - self._due) / self._mean_gap())
             self._due = now + self._gap()

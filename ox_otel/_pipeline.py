@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -189,7 +188,9 @@ class Pipeline:
         if not (most := self._engine.watched):
             return
         dues = self._schedule.ahead(now, self._began + BATCH_SECONDS, most)
-        for (at, moved), following in zip(self._engine.watch(dues), [*dues[1:], inf], strict=False):
+        for (at, moved), following in zip(
+            self._engine.watch(dues), [*dues[1:], None], strict=False
+        ):
             self._schedule.sampled(at, moved=moved, following=following)
             self.samples += 1
             self.last_sample = now = at

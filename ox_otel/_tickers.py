@@ -40,7 +40,7 @@ class Ticker:
         self.ticks = 0
         self.ticked: dict[Tally, int] = {}  # the CPU of these ticks
         self.waited = 0  # what it waited between looks at different places
-        self.waits: dict[Tally, int] = {}  # that of it after which it was seen by who had the GIL
+        self.waits: dict[Tally, int] = {}  # of that, after which it was seen where
         self.still: dict[Tally, int] = {}  # the time that looks stand for which found it still
         self.running = 0  # the time that looks stand for which found it running
         self.runs = 0  # how many these were
@@ -58,7 +58,7 @@ class Ticker:
             self.ticked[tally] = self.ticked.get(tally, 0) + cpu
 
     def wait(self, tally: Tally, waited: int) -> None:
-        """Take note of so much waiting before it was seen by who had the GIL."""
+        """Take note of so much waiting until it was seen there, be it by who had the GIL."""
         self.waited += waited
         self.waits[tally] = self.waits.get(tally, 0) + waited
 

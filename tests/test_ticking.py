@@ -546,7 +546,7 @@ def test_waiting_is_not_counted_where_cpu_is_used(engine: Engine, *, ended: bool
 
     waited = named(stacks, "burn").wait_seconds, named(stacks, "nap").wait_seconds
     assert sum(waited) > 0.5
-    assert waited[0] < 0.15 * sum(waited) + starved[0]
+    assert waited[0] < 0.3 * sum(waited) + starved[0]  # half of it, where looks have the GIL
 
 
 def test_generated_code_has_its_true_name(engine: Engine) -> None:

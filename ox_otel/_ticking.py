@@ -199,7 +199,6 @@ class Ticks(Threads):
         thread = ticker.thread
         thread.counted += used
         thread.counted_at = self._now
-        thread.samples = self._samples
 
     def _moved(self, ident: int) -> Thread | None:
         """Return the thread *ident* if it may have moved since it was asked, or looked at, last."""

@@ -121,3 +121,48 @@ def test_what_is_due_ahead_is_no_more_than_is_wanted() -> None:
 
     assert 64 == len(few)
     assert all_of_it[-2] < 1.0 <= all_of_it[-1]
+
+
+def test_times_ahead_are_those_at_which_samples_are_due() -> None:
+    """From the one that is due next, as far apart as ever, to the first beyond the end."""
+    schedule = Schedule(0.02, 1.0, Random(1))
+    schedule.restart(5.0)
+    first = 5.0 + schedule.wait(5.0)
+    dues = schedule.ahead(5.0, 6.0, 1000)
+    between = [later - earlier for earlier, later in pairwise(dues)]
+
+    assert first == dues[0]
+    assert dues[-2] < 6.0 <= dues[-1]
+    assert 0.01 <= min(between) <= max(between) <= 0.03
+    assert 0.02 == pytest.approx(fmean(between), rel=0.2)
+
+
+def test_one_time_ahead_there_always_is() -> None:
+    """The next sample may be due after the end."""
+    schedule = Schedule(0.02, 1.0, Random(1))
+    schedule.restart(5.0)
+
+    assert [5.0 + schedule.wait(5.0)] == schedule.ahead(5.0, 5.0, 1000)
+
+
+def test_a_sample_that_was_agreed_upon_follows() -> None:
+    """Neither is the gap drawn anew, nor is anything late that comes then."""
+    schedule = Schedule(0.02, 1.0, Random(1))
+    schedule.restart(0.0)
+    dues = schedule.ahead(0.0, 1.0, 1000)
+    for due, following in pairwise(dues):
+        schedule.sampled(due, moved=True, following=following)
+        assert following - due == pytest.approx(schedule.wait(due))
+
+    assert {0.001: len(dues) - 1} == schedule.delays.counts
+    assert 0 == schedule.delays.missed
+
+
+def test_a_sample_that_was_agreed_upon_and_is_over_is_missed() -> None:
+    """The one before came too late for it."""
+    schedule = Schedule(0.02, 1.0, Random(1))
+    schedule.restart(0.0)
+    schedule.sampled(0.035, moved=True, following=0.034)
+
+    assert 1 == schedule.delays.missed
+    assert schedule.wait(0.035) >= 0.01

@@ -33,6 +33,16 @@ def test_a_ring_is_not_lost_and_not_saved_up() -> None:
     assert not alarm.wait(0.0)
 
 
+def test_a_ring_ends_the_other_wait_too() -> None:
+    """Each time, even where it rings already: that wait may have begun since."""
+    woken: list[None] = []
+    alarm = Alarm(lambda: woken.append(None))
+    alarm.ring()
+    alarm.ring()
+
+    assert [None, None] == woken
+
+
 def test_a_wait_that_nobody_ends_is_over_in_time() -> None:
     """Without a ring the wait lasts as long as it was asked to."""
     assert not Alarm().wait(0.01)

@@ -22,8 +22,11 @@ from ox_otel import (
     _life,
     _sampling,
 )
+from ox_otel._clock import Schedule
 from ox_otel._native import own_idents
 from ox_otel._pipeline import Pipeline
+from ox_otel._sampling import Sampling
+from ox_otel._threads import Threads
 from ox_otel.recorders import Usage
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -244,6 +247,136 @@ def test_errors_suspend_sampling_and_it_comes_back(
 
     assert errors >= _sampling.ERRORS_IN_A_ROW
     assert 0.0 == suspensions[0]  # a later fault is a new one: it begins with a short suspension
+
+
+@pytest.fixture
+def watching(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
+    """Return a list of the times of samples that the engine has been asked for; it takes them all."""
+    asked: list[list[float]] = []
+
+    def watch(_: Threads, dues: list[float]) -> list[tuple[float, bool]]:
+        asked.append(dues)
+        return [(due, True) for due in dues]
+
+    monkeypatch.setattr(Threads, "watch", watch)
+    return asked
+
+
+def piped(interval: float) -> tuple[Pipeline, Schedule]:
+    """Return a pipeline that begins at the time 0, and its schedule."""
+    schedule = Schedule(interval, 1)
+    pipeline = Pipeline(Settings(engine="threads", interval=interval), schedule)
+    pipeline.begin(0.0)
+    return pipeline, schedule
+
+
+def test_samples_without_the_gil_make_a_batch(watching: list[list[float]]) -> None:
+    """They are as many as fit in one, they are taken note of, and with the last it is due."""
+    pipeline, _ = piped(0.1)
+    pipeline.watch(0.0)
+    (dues,) = watching
+
+    assert dues[-2] < 1.0 <= dues[-1]
+    assert (len(dues), dues[-1]) == (pipeline.samples, pipeline.last_sample)
+    assert 1 == pipeline.flushes
+    assert len(dues) == pipeline.counts.snapshot().samples
+
+
+def test_a_batch_is_not_made_before_it_is_due(
+    watching: list[list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine may stop before; the next sample is due when it was going to be."""
+    pipeline, schedule = piped(0.1)
+    watch = Threads.watch
+    monkeypatch.setattr(Threads, "watch", lambda *asked: watch(*asked)[:1])
+    monkeypatch.setattr(Threads, "pace", 3)
+    pipeline.watch(0.0)
+    (dues,) = watching
+
+    assert (1, 0) == (pipeline.samples, pipeline.flushes)
+    assert dues[1] - dues[0] == pytest.approx(schedule.wait(dues[0]))
+    assert 3 == schedule.pace
+
+
+def test_a_batch_is_made_when_there_is_no_room_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not the engine has taken a sample."""
+    pipeline, _ = piped(0.1)
+    monkeypatch.setattr(Threads, "full", True)
+    pipeline.watch(0.0)
+
+    assert (0, 1) == (pipeline.samples, pipeline.flushes)
+
+
+class Waiting:
+    """An alarm that keeps how long it was to wait, and rings as told."""
+
+    def __init__(self, *, rings: bool = False) -> None:
+        self.waits: list[float | None] = []
+        self._rings = rings
+
+    def wait(self, seconds: float | None) -> bool:
+        """Wait not at all."""
+        self.waits.append(seconds)
+        return self._rings
+
+
+def sampled(monkeypatch: pytest.MonkeyPatch, alarm: Waiting, *, taking: bool) -> list[str]:
+    """Return what is done from the first watch to the second; the first takes a sample or does not."""
+    done: list[str] = []
+    sampling = Sampling(Settings(engine="threads", interval=60))
+
+    def watch(pipeline: Pipeline, _: float) -> None:
+        pipeline.samples += taking
+        note("watch")
+
+    def note(what: str) -> None:
+        done.append(what)
+        sampling.stopping = done.count(what) > 1
+
+    monkeypatch.setattr(Pipeline, "watch", watch)
+    monkeypatch.setattr(Pipeline, "sample", lambda *_: note("sample"))
+    monkeypatch.setattr(Pipeline, "flush", lambda *_: done.append("flush"))
+    sampling.alarm = alarm  # type: ignore[assignment]
+    sampling.stopping = False
+    sampling.run()
+    return done[: done.index("watch", 1)]
+
+
+def test_where_the_engine_takes_samples_without_the_gil_there_is_nothing_to_wait_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor one to take: it goes on at once."""
+    alarm = Waiting()
+
+    assert ["watch"] == sampled(monkeypatch, alarm, taking=True)
+    assert 0.0 == alarm.waits[0]
+
+
+def test_where_the_engine_takes_none_it_is_taken_when_it_is_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After as long as the schedule says."""
+    alarm = Waiting()
+
+    assert ["watch", "sample"] == sampled(monkeypatch, alarm, taking=False)
+    assert (alarm.waits[0] or 0) > 20
+
+
+@pytest.mark.parametrize("taking", [False, True])
+def test_whoever_rings_has_a_batch(monkeypatch: pytest.MonkeyPatch, *, taking: bool) -> None:
+    """And no sample before it is due."""
+    assert ["watch", "flush"] == sampled(monkeypatch, Waiting(rings=True), taking=taking)
+
+
+def test_the_alarm_ends_what_the_engine_does_without_the_gil(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever rings does not wait for the next sample."""
+    woken: list[None] = []
+    monkeypatch.setattr(Threads, "wake", lambda _: woken.append(None))
+    Sampling(Settings(engine="threads")).alarm.ring()
+
+    assert [None] == woken
 
 
 def test_the_state_is_that_of_the_thread(

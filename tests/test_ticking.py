@@ -219,6 +219,10 @@ class Walker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Have it end, and return when it has."""
         self._over = True
         self._go.release(2)
         self._thread.join()
@@ -327,7 +331,7 @@ def test_a_thread_that_cannot_be_looked_at_from_without_is_listed(
 
 
 @contextmanager
-def incomplete() -> Iterator[None]:
+def incomplete_watches() -> Iterator[None]:
     """Have each watch end with its first sample, as not complete."""
     with pytest.MonkeyPatch.context() as patch:
         watch = _ticks.watch
@@ -348,7 +352,7 @@ def test_what_has_been_seen_from_without_is_kept_for_the_list(engine: Engine) ->
         engine.take()
         engine.drain()
         walker.step()
-        with incomplete():
+        with incomplete_watches():
             engine.watch([0.0])
             walker.step()
             engine.watch([0.0])
@@ -367,7 +371,7 @@ def test_what_has_been_seen_is_seen_anew_where_ticks_have_ended(engine: Engine) 
         engine.take()
         engine.drain()
         walker.step()
-        with incomplete():
+        with incomplete_watches():
             engine.watch([0.0])
         before = signal.signal(signal.SIGPROF, lambda *_: None)
         try:
@@ -389,7 +393,7 @@ def test_what_a_thread_uses_before_the_list_is_made_is_no_waiting(engine: Engine
         engine.drain()
         walker.step()
         due = time.monotonic()
-        with incomplete():
+        with incomplete_watches():
             engine.watch([due])
         walker._burnt = 0.2
         walker.step()
@@ -412,7 +416,7 @@ def test_what_a_thread_uses_before_the_list_is_made_hides_nobody(engine: Engine)
         engine.take()
         engine.drain()
         walker.step()
-        with incomplete():
+        with incomplete_watches():
             engine.watch([0.0])
         walker._burnt = 0.2
         walker.step()
@@ -425,6 +429,270 @@ def test_what_a_thread_uses_before_the_list_is_made_hides_nobody(engine: Engine)
         expected = time.clock_gettime_ns(moved.clock or 0)
 
     assert expected == moved.cpu
+
+
+@pytest.fixture
+def incomplete() -> Iterator[None]:
+    """Have each sample need the GIL, whatever has been seen without."""
+    with incomplete_watches():
+        yield
+
+
+@pytest.mark.usefixtures("incomplete")
+def test_who_has_been_looked_at_from_without_is_not_looked_at_twice(
+    engine: Engine, listings: list[None]
+) -> None:
+    """The list is for the others."""
+    with Walker() as walker:
+        engine.take()
+        engine.drain()
+        walker.step()
+        engine.take()
+        engine.drain()
+        walker.step()
+        engine.take()
+        stacks = engine.drain()
+
+    assert (1, 0) == (named(stacks, "here").hits, named(stacks, "there").hits)
+    assert 3 == len(listings)
+
+
+@pytest.fixture
+def walker(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Walker]:
+    """Yield one that moves: it waits at its second place, where it has been counted so far.
+
+    Nobody traces, whatever other tests have imported.
+    """
+    monkeypatch.setattr("ox_otel._ticking.is_traced", lambda: False)
+    with Walker() as made:
+        engine.take()
+        engine.drain()
+        made.step()
+        engine.take()
+        engine.drain()
+        yield made
+
+
+@pytest.mark.usefixtures("incomplete")
+def test_a_look_is_void_once_names_are_forgotten(
+    engine: Engine, walker: Walker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is of code objects that nobody holds any more."""
+    walker.step()
+    engine.watch([0])
+    with monkeypatch.context() as patch:
+        patch.setattr("ox_otel._threads.MAX_CODES", 0)
+        engine.drain()
+    engine.sample(0.0)
+    stacks = engine.drain()
+
+    assert 1 == named(stacks, "here").hits
+
+
+@pytest.mark.usefixtures("incomplete")
+def test_a_look_at_a_thread_that_has_ended_since_does_not_count(
+    engine: Engine, walker: Walker
+) -> None:
+    """It stands nowhere when the sample is taken."""
+    walker.step()
+    engine.watch([0])
+    walker.end()
+    engine.sample(0.0)
+    stacks = engine.drain()
+
+    assert 0 == named(stacks, "walk").hits
+
+
+@pytest.mark.usefixtures("incomplete")
+def test_who_has_been_seen_from_without_has_moved(engine: Engine, walker: Walker) -> None:
+    """Though nobody is left for the list."""
+    walker.step()
+    engine.watch([0])
+
+    assert engine.sample(0.0)
+    assert not engine.sample(0.0)
+
+
+def test_who_stands_still_is_counted_where_it_stood(engine: Engine, walker: Walker) -> None:
+    """When it moves, from without as well; a sample in which nobody has tells so."""
+    walker.step()
+    found = []
+    for _ in range(4):
+        found += engine.watch([0])
+    walker.step()
+    found += engine.watch([0])
+    stacks = engine.drain()
+
+    assert [True, False, False, False, True] == [moved for _, moved in found]
+    assert (4, 1) == (named(stacks, "here").hits, named(stacks, "there").hits)
+
+
+def test_no_time_of_a_thread_that_runs_is_counted_twice(
+    engine: Engine, walker: Walker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at it stands for the time since the last."""
+    walker.step()
+    watch = _ticks.watch
+    monkeypatch.setattr(
+        _ticks,
+        "watch",
+        lambda *asked: [
+            (at, others, True, [(0, asked[0][0][2] + 1000, None)])
+            for at, others, *_ in watch(*asked)
+        ],
+    )
+    (ticker,) = engine._tickers.values()
+    began, before = ticker.thread.counted_at, ticker.thread.counted
+    for _ in range(3):
+        engine.watch([0])
+    elapsed, used = engine._now - began, ticker.thread.cpu - before
+
+    assert (3, elapsed, elapsed) == (ticker.runs, ticker.running, ticker.used + ticker.waited)
+    assert used == ticker.used
+
+
+def test_no_hit_of_a_thread_that_runs_is_lost_when_names_are_forgotten(
+    engine: Engine, walker: Walker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it was seen last is not known any more."""
+    walker.step()
+    with monkeypatch.context() as patch:
+        patch.setattr("ox_otel._threads.MAX_CODES", 0)
+        engine.drain()
+    (ticker,) = engine._tickers.values()
+    ticker.look(None, 1, 1)
+    stacks = engine.drain()
+
+    assert 1 == sum(usage.hits for usage in stacks.values())
+
+
+def test_what_a_thread_has_waited_is_counted_though_it_has_ended(
+    engine: Engine, walker: Walker
+) -> None:
+    """It has no ticks any more when the batch is due."""
+    (ticker,) = engine._tickers.values()
+    ticker.waited = 10**9
+    walker.end()
+    engine.take()
+    stacks = engine.drain()
+
+    assert not engine._tickers
+    assert sum(usage.wait_seconds for usage in stacks.values()) >= 1
+
+
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("ahead", [-(10**10), 10**10])
+def test_no_clock_makes_a_thread_use_more_than_the_time_or_less_than_nothing(
+    engine: Engine, walker: Walker, monkeypatch: pytest.MonkeyPatch, *, seen: bool, ahead: int
+) -> None:
+    """It may seem to have run ahead of the time, or its ticks have."""
+    walker.step()
+    watch = _ticks.watch
+    monkeypatch.setattr(
+        _ticks,
+        "watch",
+        lambda *asked: [
+            (at, others, True, [(number, cpu, stack if seen else None)])
+            for at, others, _, [(number, cpu, stack)] in watch(*asked)
+        ],
+    )
+    (ticker,) = engine._tickers.values()
+    began = ticker.thread.counted_at
+    ticker.thread.counted -= ahead
+    engine.watch([0])
+    elapsed = engine._now - began
+
+    assert (elapsed if ahead > 0 else 0) == ticker.used == elapsed - ticker.waited
+
+
+def test_what_nobody_has_accounted_for_is_not_lost(
+    engine: Engine, walker: Walker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPU that was too little to be looked for is added to what is used next."""
+    engine.take()  # it stands still, and is not one of those that have moved lately any more
+    engine.drain()
+    walker.step()
+    watch = _ticks.watch
+    with monkeypatch.context() as patch:
+        patch.setattr(_ticks, "watch", lambda *asked: watch(*asked[:3], 2**62))
+        taken = len(engine.watch([0]))
+    engine.take()
+    stacks = engine.drain()
+
+    assert 1 == taken
+    assert 1 == named(stacks, "here").hits
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Return a list of how many threads and samples have been asked for; none is taken."""
+    made: list[tuple[int, int]] = []
+
+    def watch(threads: list[None], dues: list[int], *_: int) -> list[None]:
+        made.append((len(threads), len(dues)))
+        return []
+
+    monkeypatch.setattr(_ticks, "watch", watch)
+    monkeypatch.setattr("ox_otel._ticking.is_traced", lambda: False)
+    return made
+
+
+def test_no_more_is_asked_for_than_can_be_watched(
+    engine: Engine, asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty-four samples, and none where there are more threads: one that left some out is no use."""
+    with Walker(), Walker():
+        engine.take()
+        engine._restless = 0
+        engine.watch([0.0] * 100)
+        monkeypatch.setattr(_ticking, "WATCHED", 1)
+        engine.watch([0.0] * 100)
+
+    assert [(2, 64)] == asked[1:]
+
+
+def test_no_more_samples_come_closer_than_there_shall(
+    engine: Engine, asked: list[tuple[int, int]]
+) -> None:
+    """The times of those beyond are to be drawn anew, at the pace that holds then."""
+    engine.take()
+    engine._restless = 3
+    engine.watch([0.0] * 10)
+
+    assert [(0, 3)] == asked[1:]
+
+
+@pytest.mark.parametrize("way", ["watch", "sample"])
+def test_ticks_are_taken_when_there_are_many(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """There is room for only so many until the batch is due."""
+    engine.take()
+    drained: list[None] = []
+    monkeypatch.setattr(_ticks, "drain", lambda: drained.append(None) or [])
+    act = {"watch": lambda: engine.watch([]), "sample": lambda: engine.sample(0.0)}[way]
+    found = []
+    for due in (_ticking.MOST_DUE, _ticking.MOST_DUE + 1, 0):
+        engine._due += due * engine._timers.period
+        act()
+        found.append(len(drained))
+
+    assert [0, 1, 1] == found
+
+
+def test_a_watch_is_ended_by_its_own_engine_only(engine: Engine) -> None:
+    """A ring of another one, which has no ticks, is not heard by whoever watches next."""
+    second = Engine()
+    engine.take()
+    second.take()
+    now = time.monotonic()
+    second.wake()
+    heard_of_another = not _ticks.watch([], [round(now * 1e9)], 0, 2**62)
+    engine.wake()
+    heard = not _ticks.watch([], [round(now * 1e9)], 0, 2**62)
+    second.reset()
+
+    assert (False, True) == (heard_of_another, heard)
 
 
 def test_code_made_of_a_string_has_its_module_as_soon_as_a_sample_sees_it(engine: Engine) -> None:

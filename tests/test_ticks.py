@@ -289,10 +289,10 @@ def armed(period: float) -> int:
     )
 
 
-def unhurried() -> int:
+def unhurried(first: int = NEVER, period: int = NEVER) -> int:
     """Arm this thread so that it ticks when told to, and has no timer; return its handle."""
     _ticks.claim()
-    handle = _ticks.arm(threading.get_ident(), threading.get_native_id(), NEVER, NEVER)
+    handle = _ticks.arm(threading.get_ident(), threading.get_native_id(), first, period)
     for line in Path("/proc/self/timers").read_text("ascii").splitlines():
         if line.startswith("ID:"):
             LIBC.syscall(TIMER_DELETE, int(line.split()[1]))
@@ -382,6 +382,42 @@ def test_a_call_of_the_system_has_the_ticks_that_it_has_held_up() -> None:
     assert used["read"] / sum(used.values()) == pytest.approx(share, abs=0.12)
 
 
+def test_a_tick_that_a_call_of_the_system_has_held_up_is_taken_at_its_end() -> None:
+    """It is late by more than two beats, though by less than a period: it need not come again."""
+    handle = unhurried(first=50_000_000)
+    burn(0.1)
+    send(handle, times=1)
+    ticks = [weight for _, weight, _ in _ticks.drain()]
+    _ticks.disarm(handle)
+    _ticks.release()
+
+    assert [1] == ticks
+
+
+def test_a_tick_that_a_call_of_the_system_has_held_up_stands_for_what_was_due_before() -> None:
+    """The beats that were met within the call are those of ticks to come."""
+    period = 100_000
+    handle = unhurried(period=period)
+    send(handle, times=1)  # which is when the first is due
+    due = time.thread_time_ns()
+    burn(0.1)
+    came = time.thread_time_ns()
+    send(handle, times=1)
+    [weight] = [weight for _, weight, _ in _ticks.drain()]
+    _ticks.disarm(handle)
+    _ticks.release()
+    late = came - due
+
+    assert (late - 20_000_000) // period <= weight <= late // period
+
+
+@pytest.mark.parametrize("handle", ["a", None])
+def test_what_is_no_handle_is_refused(handle: int) -> None:
+    """As any wrong argument."""
+    with pytest.raises(TypeError):
+        _ticks.disarm(handle)
+
+
 def test_a_late_tick_stands_for_all_that_was_due() -> None:
     """One that the thread has not let through for ten periods counts ten times, as its clock has it."""
     handle = armed(0.01)
@@ -425,6 +461,22 @@ def test_a_tick_without_a_cell_is_lost_and_nothing_else() -> None:
 
     assert [(handle, 1)] * 512 == kept
     assert ([], 1) == (left, later)
+
+
+def test_nobody_watches_while_there_are_many_ticks_to_drain() -> None:
+    """Before they leave no cell free, and at once when they have."""
+    handle = unhurried()
+    taken = []
+    for ticks in (256, 1, 300):  # a watch takes a cell itself
+        for _ in range(ticks):
+            send(handle)
+        taken.append(len(_ticks.watch([], [0], 0, 2**62)))
+    _ticks.drain()
+    taken.append(len(_ticks.watch([], [0], 0, 2**62)))
+    _ticks.disarm(handle)
+    _ticks.release()
+
+    assert [1, 0, 0, 1] == taken
 
 
 def test_a_late_tick_is_not_that_of_the_next_in_its_place() -> None:

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ox_otel._looks import Thread
@@ -88,6 +88,39 @@ def test_what_waits_for_a_core_has() -> None:
     place(Waits(), one)
 
     assert [100, 100] == milliseconds(hot, nap)
+
+
+def test_who_is_found_running_more_than_it_does_tells_nothing_of_looks() -> None:
+    """By chance: none of them has stopped a thread then, and no place has waited the more for it."""
+    one, (hot, nap) = ticker(), tallies("hot", "nap")
+    run(one, 200, 100)
+    stand(one, hot, 100)
+    stand(one, nap, 100)
+    tick(one, {hot: 100})
+    place(Waits(), one)
+
+    assert [150, 150] == milliseconds(hot, nap)
+
+
+def test_how_often_looks_stop_a_thread_is_that_of_late() -> None:
+    """None did for long, while there were cores; then one does: it is not taken for a wait."""
+    one, (hot, nap, call), waits = ticker(), tallies("hot", "nap", "call"), Waits()
+    for _ in range(50):
+        run(one, 100, 100)
+        tick(one, {hot: 100})
+        place(waits, one)
+    stand(one, call, 100)
+    stand(one, nap, 100)
+    tick(one, {call: 20})
+    place(waits, one)
+    before = milliseconds(hot, nap, call)
+    stand(one, hot, 100, 100)
+    stand(one, nap, 100)
+    tick(one, {hot: 100})
+    place(waits, one)
+
+    assert [0, 100, 100] == before
+    assert [0, 200, 100] == milliseconds(hot, nap, call)
 
 
 def test_stacks_of_one_function_are_judged_together() -> None:
@@ -208,6 +241,7 @@ def test_no_function_is_remembered_for_ever() -> None:
     ),
     ticks=st.lists(st.tuples(st.sampled_from("abcde"), st.integers(1, 10**10)), max_size=5),
 )
+@example(looks=[("a", 0, 0)], ticks=[("a", 1)])
 def test_nothing_is_lost_and_nothing_is_less_than_nothing(
     looks: list[tuple[str | None, int, int]], ticks: list[tuple[str, int]]
 ) -> None:

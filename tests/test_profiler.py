@@ -259,6 +259,7 @@ def watching(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
         return [(due, True) for due in dues]
 
     monkeypatch.setattr(Threads, "watch", watch)
+    monkeypatch.setattr(Threads, "watched", 64)
     return asked
 
 
@@ -302,6 +303,7 @@ def test_a_batch_is_made_when_there_is_no_room_for_more(monkeypatch: pytest.Monk
     """Whether or not the engine has taken a sample."""
     pipeline, _ = piped(0.1)
     monkeypatch.setattr(Threads, "full", True)
+    monkeypatch.setattr(Threads, "watched", 64)
     pipeline.watch(0.0)
 
     assert (0, 1) == (pipeline.samples, pipeline.flushes)

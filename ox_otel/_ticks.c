@@ -2,7 +2,8 @@
 
    Each thread that is armed has a POSIX timer on its own CPU clock. When the thread has used so
    much CPU, the kernel interrupts it, wherever it is, and runs `on_tick` on it. That copies the
-   thread's own stack into a cell; `drain` hands the full cells to Python.
+   thread's own stack into a cell; `drain` hands the full cells to Python. Threads that wait get no
+   signal: between two batches `watch` looks at them from without, see there.
 
    The kernel looks at these timers only when its own clock beats, each 1 to 10 ms, and only at those
    of the thread that runs then. Where it sees that the time has come is no fair place: what runs
@@ -902,7 +903,7 @@ static void watch_threads(Watch *watch) {
         int is_late = i && watch->due[i] <= read_clock(CLOCK_MONOTONIC);
         int is_half_full = atomic_load(&states[CELLS / 2]) == FULL; /* the first free one is taken */
         if (is_late || is_half_full || watch->used > NOTES - WATCHED * (DEPTH + 4) ||
-            !wait_until(watch->due[i]) || !sample(watch)) {
+            !wait_until(watch->due[i]) || taken_by_others(is_ours()) || !sample(watch)) {
             break;
         }
     }
@@ -951,8 +952,9 @@ PyDoc_STRVAR(watch_doc, "watch(threads, dues, explained, unnoticed) -> list\n\n"
 "its clock reads, and its stack as in `drain`, None if it runs. A sample is not complete where a\n"
 "thread is left out that could not be looked at, or where more CPU has been used than these threads\n"
 "explain, beside those *explained* before and *unnoticed* nanoseconds.\n\n"
-"Returns before the last time is due when somebody rings, after a sample that is not complete or in\n"
-"which nobody moved, when the next one is due already, and when there are many ticks to drain.\n\n"
+"Returns before the last time is due when somebody rings or takes the signal, after a sample that\n"
+"is not complete or in which nobody moved, when the next one is due already, and when there are many\n"
+"ticks to drain.\n\n"
 "Raises:\n"
 "    ValueError: there are more than 64 threads, or times.");
 

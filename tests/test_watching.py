@@ -367,6 +367,20 @@ def test_where_there_is_no_waiting_there_are_no_samples() -> None:
     assert [] == _ticks.watch([], [-1], 0, ENOUGH)
 
 
+@pytest.mark.parametrize("number", [signal.SIGURG, signal.SIGPROF])
+def test_whoever_takes_the_signal_ends_the_watch(number: int) -> None:
+    """Before the next sample: from then on ticks are somebody else's."""
+    with parked() as one:
+        one.know()
+        before = signal.signal(number, lambda *_: None)
+        try:
+            taken = _ticks.watch([one.at()], soon(1), 0, ENOUGH)
+        finally:
+            signal.signal(number, before)
+
+    assert [] == taken
+
+
 def test_no_more_is_watched_than_there_is_room_for() -> None:
     """It is an error to ask for more threads or times."""
     one = (0, 0, 0, False)

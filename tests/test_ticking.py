@@ -654,6 +654,19 @@ def test_no_more_is_asked_for_than_can_be_watched(
     assert [(2, 64)] == asked[1:]
 
 
+def test_many_threads_are_watched_for_fewer_samples(
+    engine: Engine, asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that a watch returns is counted with the GIL, which the host waits for meanwhile."""
+    monkeypatch.setattr(_ticking, "LOOKS", 7)
+    with Walker(), Walker():
+        engine.take()
+        engine._restless = 0
+        engine.watch([0.0] * 100)
+
+    assert [(2, 3)] == asked[1:]
+
+
 def test_no_more_samples_come_closer_than_there_shall(
     engine: Engine, asked: list[tuple[int, int]]
 ) -> None:

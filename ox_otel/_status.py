@@ -45,7 +45,8 @@ class Status:
             cost beside it, and are in `ox_profile_overhead_seconds_total` alone.
         series: series published.
         series_limit: most series that are ever published.
-        last_sample_age: seconds since the last sample, None before the first.
+        last_sample_age: seconds since the last sample that is counted in *samples*, None before the
+            first; with ticks, those without the GIL are counted by the batch.
         pid: the process.
     """
 

@@ -16,7 +16,7 @@ RETIRE_AFTER = 1800.0
 """Seconds without an increment after which a series may end to make room for a hotter one."""
 
 REMEMBERED = 500
-"""Stacks that a batch may have for the next one to know them: more are not all the same anyway."""
+"""Stacks of a batch up to which the next one knows where they went; of more, few come again."""
 
 _CHEAP = 5.0  # heat of a function seen five times waiting, or two or three times running
 

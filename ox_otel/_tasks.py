@@ -36,13 +36,13 @@ def blocked_by(native_id: int, read: Read = read_task) -> int | None:
     return None if blocked is None else int(blocked[1], 16)
 
 
-def core_wait(native_id: int, read: Read = read_task) -> int:
+def core_wait(native_id: int) -> int:
     """Return how many nanoseconds a thread of this process has waited for a core.
 
     Returns 0 where there is no such thread, or the kernel does not tell.
     """
     try:
         # nanoseconds on a core, and waiting for one (sched-stats in the kernel's documentation)
-        return int(read(native_id, "schedstat").split()[1])
+        return int(read_task(native_id, "schedstat").split()[1])
     except (OSError, ValueError, IndexError):
         return 0

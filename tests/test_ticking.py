@@ -346,64 +346,75 @@ def incomplete_watches() -> Iterator[None]:
         yield
 
 
-def test_what_has_been_seen_from_without_is_kept_for_the_list(engine: Engine) -> None:
+@pytest.fixture
+def incomplete() -> Iterator[None]:
+    """Have each sample need the GIL, whatever has been seen without."""
+    with incomplete_watches():
+        yield
+
+
+@pytest.fixture
+def walker(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Walker]:
+    """Yield one that moves: it waits at its second place, where it has been counted so far.
+
+    Nobody traces, whatever other tests have imported.
+    """
+    monkeypatch.setattr("ox_otel._ticking.is_traced", lambda: False)
+    with Walker() as made:
+        engine.take()
+        engine.drain()
+        made.step()
+        engine.take()
+        engine.drain()
+        yield made
+
+
+def test_what_has_been_seen_from_without_is_kept_for_the_list(
+    engine: Engine, walker: Walker
+) -> None:
     """Nobody is looked at again a moment later, where it lets go of the GIL."""
-    with Walker() as walker:
-        engine.take()
-        engine.drain()
+    walker.step()
+    with incomplete_watches():
+        engine.watch([0.0])
         walker.step()
-        engine.take()
-        engine.drain()
-        walker.step()
-        with incomplete_watches():
-            engine.watch([0.0])
-            walker.step()
-            engine.watch([0.0])
-            engine.sample(0.0)
-        stacks = engine.drain()
+        engine.watch([0.0])
+        engine.sample(0.0)
+    stacks = engine.drain()
 
     assert (1, 0) == (named(stacks, "here").hits, named(stacks, "there").hits)
 
 
-def test_what_has_been_seen_is_seen_anew_where_ticks_have_ended(engine: Engine) -> None:
+def test_what_has_been_seen_is_seen_anew_where_ticks_have_ended(
+    engine: Engine, walker: Walker
+) -> None:
     """Somebody took the signal before the list was made: the portable engine leaves nobody out."""
-    with Walker() as walker:
-        engine.take()
-        engine.drain()
-        walker.step()
-        engine.take()
-        engine.drain()
-        walker.step()
-        with incomplete_watches():
-            engine.watch([0.0])
-        before = signal.signal(signal.SIGPROF, lambda *_: None)
-        try:
-            engine.sample(0.0)
-        finally:
-            signal.signal(signal.SIGPROF, before)
-        stacks = engine.drain()
+    walker.step()
+    with incomplete_watches():
+        engine.watch([0.0])
+    before = signal.signal(signal.SIGPROF, lambda *_: None)
+    try:
+        engine.sample(0.0)
+    finally:
+        signal.signal(signal.SIGPROF, before)
+    stacks = engine.drain()
 
     assert (1, 0) == (named(stacks, "here").hits, engine.watched)
 
 
-def test_what_a_thread_uses_before_the_list_is_made_is_no_waiting(engine: Engine) -> None:
+def test_what_a_thread_uses_before_the_list_is_made_is_no_waiting(
+    engine: Engine, walker: Walker
+) -> None:
     """It was seen when the sample was due; that may be long before we have the GIL."""
-    with Walker() as walker:
-        engine.take()
-        engine.drain()
-        walker.step()
-        engine.take()
-        engine.drain()
-        walker.step()
-        due = time.monotonic()
-        with incomplete_watches():
-            engine.watch([due])
-        walker._burnt = 0.2
-        walker.step()
-        engine.sample(0.0)
-        (thread,) = (ticker.thread for ticker in engine._tickers.values())
-        engine.drain()
-        counted_at, seen = thread.counted_at, thread.seen
+    walker.step()
+    due = time.monotonic()
+    with incomplete_watches():
+        engine.watch([due])
+    walker._burnt = 0.2
+    walker.step()
+    engine.sample(0.0)
+    (thread,) = (ticker.thread for ticker in engine._tickers.values())
+    engine.drain()
+    counted_at, seen = thread.counted_at, thread.seen
 
     assert not seen
     assert counted_at * 1e-9 < due + 0.2
@@ -434,13 +445,6 @@ def test_what_a_thread_uses_before_the_list_is_made_hides_nobody(engine: Engine)
     assert expected == moved.cpu
 
 
-@pytest.fixture
-def incomplete() -> Iterator[None]:
-    """Have each sample need the GIL, whatever has been seen without."""
-    with incomplete_watches():
-        yield
-
-
 @pytest.mark.usefixtures("incomplete")
 def test_who_has_been_looked_at_from_without_is_not_looked_at_twice(
     engine: Engine, listings: list[None]
@@ -458,22 +462,6 @@ def test_who_has_been_looked_at_from_without_is_not_looked_at_twice(
 
     assert (1, 0) == (named(stacks, "here").hits, named(stacks, "there").hits)
     assert 3 == len(listings)
-
-
-@pytest.fixture
-def walker(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Walker]:
-    """Yield one that moves: it waits at its second place, where it has been counted so far.
-
-    Nobody traces, whatever other tests have imported.
-    """
-    monkeypatch.setattr("ox_otel._ticking.is_traced", lambda: False)
-    with Walker() as made:
-        engine.take()
-        engine.drain()
-        made.step()
-        engine.take()
-        engine.drain()
-        yield made
 
 
 @pytest.mark.usefixtures("incomplete")

@@ -24,8 +24,9 @@
    - It keeps no pointer. A code object is written down either as the address of one that Python
      told us it holds (`know`), or by its text. `forget` begins a new generation, and cells of an
      older one are void, so that no address outlives the reference that backs it.
-   - It allocates nothing, takes no lock, waits for nobody and leaves errno alone. A cell is claimed
-     by compare-and-swap; where none is free the tick is lost, which the thread's clock will show.
+   - It allocates nothing, takes no lock, waits for nobody and leaves errno alone. What it
+     needs is claimed by compare-and-swap; where nothing is free the tick is lost, which the thread's
+     clock will show.
      It sets its timer anew, which POSIX allows a handler to do; had that ended meanwhile, it fails.
    - The signal is SIGURG, because what it does by default is nothing. A tick that comes late, or
      after somebody has reset all handlers, is lost, where SIGPROF would end the process.
@@ -82,6 +83,8 @@
 #define STRANGERS 16 /* code objects of one stack that Python does not hold, at most */
 #define TEXT 4096 /* bytes for their names */
 #define CELLS 512 /* ticks between two drains; only those in use take any memory */
+#define READERS 256 /* stacks that are read at a time: at a beat, one on each core */
+#define WINDOWS 6 /* parts of memory that one reader keeps a copy of */
 #define THREADS 4096 /* armed at a time */
 #define WATCHED 64 /* threads that are watched at a time, and samples that are taken, at most */
 #define NOTES (1 << 16) /* words that a watch writes down, at most */
@@ -90,9 +93,11 @@
 /* What differs between versions: where the topmost frame is, and what a frame says of its code. */
 
 #if PY_VERSION_HEX < 0x030D0000
+#define TOP_OF_STATE offsetof(PyThreadState, cframe) /* of which it is the current_frame */
 #define CODE_OF(frame) ((uintptr_t)(frame)->f_code)
 #define NEXT_OF(frame) ((uintptr_t)(frame)->prev_instr)
 #else
+#define TOP_OF_STATE offsetof(PyThreadState, current_frame)
 #if PY_VERSION_HEX < 0x030E0000
 #define CODE_OF(frame) ((uintptr_t)(frame)->f_executable)
 #else
@@ -118,6 +123,10 @@
 typedef struct _PyInterpreterFrame Frame;
 #define FRAME_SIZE offsetof(Frame, localsplus)
 
+#define ID_OF_STATE offsetof(PyThreadState, thread_id)
+#define STATE_FROM (TOP_OF_STATE < ID_OF_STATE ? TOP_OF_STATE : ID_OF_STATE)
+#define STATE_TO ((TOP_OF_STATE < ID_OF_STATE ? ID_OF_STATE : TOP_OF_STATE) + sizeof(uintptr_t))
+
 /* A code object that Python does not hold, as the handler saw it. */
 typedef struct {
     uintptr_t address;
@@ -139,21 +148,35 @@ typedef struct {
     uintptr_t codes[DEPTH]; /* leaf first: an address, or the number of a stranger below it */
     Stranger stranger[STRANGERS];
     char text[TEXT];
+} Cell;
+
+enum { FREE, BUSY, FULL };
+
+/* What it takes to read one stack into a cell; it belongs to whoever has made its state BUSY. */
+typedef struct {
+    Cell *cell;
+    char state[STATE_TO - STATE_FROM];
+    int windows;
     union {
-        struct {
+        struct window {
             uintptr_t from, to;
+            int is_used;
             _Alignas(16) char bytes[PAGE + FRAME_SIZE];
-        } window;
+        } window[WINDOWS];
         struct {
             PyCodeObject code[STRANGERS];
             PyASCIIObject string[2 * STRANGERS];
         } head;
-    } scratch;
+    };
     struct iovec from[2 * STRANGERS], to[2 * STRANGERS];
     int pieces;
-} Cell;
+} Reader;
 
-enum { FREE, BUSY, FULL };
+/* Where the last stack of a thread was: the first byte of each window, and in the bits that this has
+   not, how many the window has beyond a page. A hint, from one stack to the next, and no more. */
+typedef struct {
+    _Atomic uintptr_t window[WINDOWS];
+} Whereabouts;
 
 /* One armed thread. Its number and its epoch are the handle, so that a late tick of the one that
    had the place before is told from its own. */
@@ -166,10 +189,13 @@ typedef struct {
     /* its handler's own: the CPU that it will have used when a tick is due, and whether that is */
     long long next;
     int is_due;
+    Whereabouts whereabouts;
 } Place;
 
 static Cell cells[CELLS];
 static _Atomic int states[CELLS]; /* apart, so that to look through them touches no cell */
+static Reader readers[READERS];
+static _Atomic int reader_states[READERS];
 static Place places[THREADS];
 static _Atomic uintptr_t known[KNOWN]; /* open addressing; 0 is an empty place */
 static unsigned known_count;
@@ -180,25 +206,26 @@ static long long beat; /* nanoseconds from one beat of the kernel's clock to the
 
 /* Reading */
 
-static int copy_pieces(Cell *cell) {
-    ssize_t wanted = 0;
-    int pieces = cell->pieces;
-    cell->pieces = 0;
-    for (int i = 0; i < pieces; i++) {
-        wanted += (ssize_t)cell->to[i].iov_len;
+/* Return how many bytes of the pieces were read, in their order. */
+static size_t read_pieces(Reader *reader) {
+    int pieces = reader->pieces;
+    reader->pieces = 0;
+    ssize_t size = process_vm_readv(own_pid, reader->to, pieces, reader->from, pieces, 0);
+    return size < 0 ? 0 : (size_t)size;
+}
+
+static int copy_pieces(Reader *reader) {
+    size_t wanted = 0;
+    for (int i = 0; i < reader->pieces; i++) {
+        wanted += reader->to[i].iov_len;
     }
-    return process_vm_readv(own_pid, cell->to, pieces, cell->from, pieces, 0) == wanted;
+    return read_pieces(reader) == wanted;
 }
 
-static void add_piece(Cell *cell, void *to, uintptr_t from, size_t size) {
-    int i = cell->pieces++;
-    cell->to[i] = (struct iovec){to, size};
-    cell->from[i] = (struct iovec){(void *)from, size};
-}
-
-static int copy(Cell *cell, void *to, uintptr_t from, size_t size) {
-    add_piece(cell, to, from, size);
-    return copy_pieces(cell);
+static void add_piece(Reader *reader, void *to, uintptr_t from, size_t size) {
+    int i = reader->pieces++;
+    reader->to[i] = (struct iovec){to, size};
+    reader->from[i] = (struct iovec){(void *)from, size};
 }
 
 /* Neither the first nor the last pages are anybody's: sums of an address and a size do not wrap. */
@@ -206,23 +233,75 @@ static int is_pointer(uintptr_t address) {
     return address >= PAGE && address <= UINTPTR_MAX - 4 * PAGE && address % sizeof(void *) == 0;
 }
 
-/* Return the frame at an address, read together with what lies below it in its page: most frames
-   of a stack lie one above the other. */
-static const Frame *frame_at(Cell *cell, uintptr_t address) {
-    uintptr_t end = address + FRAME_SIZE;
+/* Return the memory at an address. It is read together with all of its page, as most frames of a stack
+   lie one above the other: a window is a page, and beyond it what is left of that which begins there. */
+static const void *memory_at(Reader *reader, uintptr_t address, size_t size) {
+    uintptr_t end = address + size, from = address & ~(uintptr_t)(PAGE - 1);
     if (!is_pointer(address)) {
         return NULL;
     }
-    if (address < cell->scratch.window.from || end > cell->scratch.window.to) {
-        uintptr_t from = address & ~(uintptr_t)(PAGE - 1);
-        cell->scratch.window.to = 0;
-        if (!copy(cell, cell->scratch.window.bytes, from, end - from)) {
+    struct window *window = reader->window;
+    struct window *last = window + reader->windows;
+    while (window < last && (address < window->from || end > window->to)) {
+        window++;
+    }
+    if (window == last) {
+        if (reader->windows < WINDOWS) {
+            reader->windows++;
+        } else {
+            window--;
+        }
+        window->from = from;
+        window->to = end > from + PAGE ? end : from + PAGE;
+        add_piece(reader, window->bytes, from, window->to - from);
+        if (!copy_pieces(reader)) {
             return NULL;
         }
-        cell->scratch.window.from = from;
-        cell->scratch.window.to = end;
     }
-    return (const Frame *)(cell->scratch.window.bytes + (address - cell->scratch.window.from));
+    window->is_used = 1;
+    return window->bytes + (address - window->from);
+}
+
+/* Read the state of a thread, and in the same call the windows through which its last stack was seen:
+   mostly it is still there. */
+static int read_state(Reader *reader, uintptr_t state, Whereabouts *whereabouts) {
+    reader->windows = 0;
+    add_piece(reader, reader->state, state + STATE_FROM, STATE_TO - STATE_FROM);
+    for (int i = 0; i < WINDOWS; i++) {
+        uintptr_t from = atomic_load_explicit(&whereabouts->window[i], memory_order_relaxed);
+        if (!from) {
+            break;
+        }
+        struct window *window = &reader->window[reader->windows++];
+        window->from = from & ~(uintptr_t)(PAGE - 1);
+        window->to = from + PAGE;
+        window->is_used = 0;
+        add_piece(reader, window->bytes, window->from, window->to - window->from);
+    }
+    size_t size = read_pieces(reader), wanted = STATE_TO - STATE_FROM;
+    int is_there = size >= wanted;
+    for (int i = 0; i < reader->windows; i++) {
+        wanted += reader->window[i].to - reader->window[i].from;
+        if (size < wanted) {
+            reader->windows = i;
+        }
+    }
+    return is_there;
+}
+
+/* Write down which windows were looked through. */
+static void remember(const Reader *reader, Whereabouts *whereabouts) {
+    int count = 0;
+    for (int i = 0; i < reader->windows; i++) {
+        const struct window *window = &reader->window[i];
+        if (window->is_used) {
+            atomic_store_explicit(&whereabouts->window[count++],
+                                  window->to - PAGE, memory_order_relaxed);
+        }
+    }
+    if (count < WINDOWS) {
+        atomic_store_explicit(&whereabouts->window[count], 0, memory_order_relaxed);
+    }
 }
 
 static int is_known(uintptr_t code) {
@@ -236,26 +315,29 @@ static int is_known(uintptr_t code) {
 
 /* Write down the frames of a thread, leaf first; code that is not known becomes a stranger, whose
    text is yet to be read. Return whether that went well. */
-static int walk_frames(Cell *cell, uintptr_t state, unsigned long thread, uintptr_t *next_of) {
+static int walk_frames(Reader *reader, uintptr_t state, unsigned long thread,
+                       Whereabouts *whereabouts, uintptr_t *next_of) {
+    Cell *cell = reader->cell;
     unsigned long thread_id;
     uintptr_t top;
-#if PY_VERSION_HEX < 0x030D0000
-    add_piece(cell, &top, state + offsetof(PyThreadState, cframe), sizeof top);
-#else
-    add_piece(cell, &top, state + offsetof(PyThreadState, current_frame), sizeof top);
-#endif
-    add_piece(cell, &thread_id, state + offsetof(PyThreadState, thread_id), sizeof thread_id);
-    if (!is_pointer(state) || !copy_pieces(cell) || thread_id != thread) {
+    cell->depth = cell->strangers = reader->pieces = 0;
+    if (!is_pointer(state) || !read_state(reader, state, whereabouts)) {
+        return 0;
+    }
+    memcpy(&top, reader->state + (TOP_OF_STATE - STATE_FROM), sizeof top);
+    memcpy(&thread_id, reader->state + (ID_OF_STATE - STATE_FROM), sizeof thread_id);
+    if (thread_id != thread) {
         return 0; /* the state of a thread that has ended, and now somebody else's memory */
     }
 #if PY_VERSION_HEX < 0x030D0000
-    if (!is_pointer(top) || !copy(cell, &top, top + offsetof(_PyCFrame, current_frame), sizeof top)) {
+    const _PyCFrame *in_c = memory_at(reader, top, sizeof *in_c);
+    if (!in_c) {
         return 0;
     }
+    top = (uintptr_t)in_c->current_frame;
 #endif
-    cell->scratch.window.to = 0;
     for (int left = STEPS; top && cell->depth < DEPTH; left--) {
-        const Frame *frame = frame_at(cell, top);
+        const Frame *frame = memory_at(reader, top, FRAME_SIZE);
         if (!left || !frame || (unsigned char)frame->owner > LAST_OWNER ||
             (uintptr_t)frame->previous == top) {
             return 0;
@@ -288,11 +370,14 @@ static int walk_frames(Cell *cell, uintptr_t state, unsigned long thread, uintpt
         }
         cell->codes[cell->depth++] = code;
     }
+    remember(reader, whereabouts);
     return 1;
 }
 
 /* Have the characters of a string read into `text`, if its head is one. */
-static int add_text(Cell *cell, const PyASCIIObject *head, uintptr_t address, struct text *text) {
+static int add_text(Reader *reader, const PyASCIIObject *head, uintptr_t address,
+                    struct text *text) {
+    Cell *cell = reader->cell;
     if (Py_TYPE(&head->ob_base) != &PyUnicode_Type || !head->state.compact) {
         return 0;
     }
@@ -307,7 +392,7 @@ static int add_text(Cell *cell, const PyASCIIObject *head, uintptr_t address, st
     size_t size = (size_t)text->length * (size_t)text->kind;
     if (size) {
         size_t before = head->state.ascii ? sizeof(PyASCIIObject) : sizeof(PyCompactUnicodeObject);
-        add_piece(cell, cell->text + text->at, address + before, size);
+        add_piece(reader, cell->text + text->at, address + before, size);
         cell->used += (uint32_t)size;
     }
     return 1;
@@ -325,16 +410,17 @@ static int is_text(const Cell *cell, struct text text) {
 }
 
 /* Read the text of all strangers in three steps: code objects, heads of strings, characters. */
-static int read_strangers(Cell *cell, const uintptr_t *next_of) {
-    PyCodeObject *code = cell->scratch.head.code;
-    PyASCIIObject *string = cell->scratch.head.string;
+static int read_strangers(Reader *reader, const uintptr_t *next_of) {
+    Cell *cell = reader->cell;
+    PyCodeObject *code = reader->head.code;
+    PyASCIIObject *string = reader->head.string;
     size_t code_size = offsetof(PyCodeObject, co_code_adaptive);
     int count = cell->strangers;
     cell->used = 0;
     for (int i = 0; i < count; i++) {
-        add_piece(cell, &code[i], cell->stranger[i].address, code_size);
+        add_piece(reader, &code[i], cell->stranger[i].address, code_size);
     }
-    if (count && !copy_pieces(cell)) {
+    if (count && !copy_pieces(reader)) {
         return 0;
     }
     for (int i = 0; i < count; i++) {
@@ -348,21 +434,21 @@ static int read_strangers(Cell *cell, const uintptr_t *next_of) {
         uintptr_t begin = cell->stranger[i].address + code_size;
         size_t entry = (size_t)code[i]._co_firsttraceable * sizeof(_Py_CODEUNIT);
         cell->stranger[i].line = next_of[i] < begin + entry ? -1 : code[i].co_firstlineno;
-        add_piece(cell, &string[2 * i], name, sizeof(PyASCIIObject));
-        add_piece(cell, &string[2 * i + 1], file, sizeof(PyASCIIObject));
+        add_piece(reader, &string[2 * i], name, sizeof(PyASCIIObject));
+        add_piece(reader, &string[2 * i + 1], file, sizeof(PyASCIIObject));
     }
-    if (count && !copy_pieces(cell)) {
+    if (count && !copy_pieces(reader)) {
         return 0;
     }
     for (int i = 0; i < count; i++) {
         Stranger *stranger = &cell->stranger[i];
         uintptr_t name = (uintptr_t)code[i].co_qualname, file = (uintptr_t)code[i].co_filename;
-        if (!add_text(cell, &string[2 * i], name, &stranger->name) ||
-            !add_text(cell, &string[2 * i + 1], file, &stranger->file)) {
+        if (!add_text(reader, &string[2 * i], name, &stranger->name) ||
+            !add_text(reader, &string[2 * i + 1], file, &stranger->file)) {
             return 0;
         }
     }
-    if (cell->pieces && !copy_pieces(cell)) {
+    if (reader->pieces && !copy_pieces(reader)) {
         return 0;
     }
     for (int i = 0; i < count; i++) {
@@ -373,25 +459,47 @@ static int read_strangers(Cell *cell, const uintptr_t *next_of) {
     return 1;
 }
 
-static void read_stack(Cell *cell, uintptr_t state, unsigned long thread) {
+static void read_stack(Reader *reader, uintptr_t state, unsigned long thread,
+                       Whereabouts *whereabouts) {
     uintptr_t next_of[STRANGERS]; /* the furthest instruction that any frame has come to */
-    cell->depth = cell->strangers = cell->pieces = 0;
-    cell->generation = atomic_load(&generation);
-    if (!walk_frames(cell, state, thread, next_of) || !read_strangers(cell, next_of)) {
-        cell->depth = -1;
+    reader->cell->generation = atomic_load(&generation);
+    if (!walk_frames(reader, state, thread, whereabouts, next_of) ||
+        !read_strangers(reader, next_of)) {
+        reader->cell->depth = -1;
     }
 }
 
-/* Return the number of a cell in this state, which is BUSY from now on, or CELLS if there is none. */
-static int claim_cell(int state, int from) {
-    while (from < CELLS) {
+/* Return the number of the first that is in this state, which is BUSY from now on, or *count*. */
+static int claim_from(_Atomic int *of, int state, int from, int count) {
+    while (from < count) {
         int expected = state;
-        if (atomic_compare_exchange_strong(&states[from], &expected, BUSY)) {
+        if (atomic_compare_exchange_strong(&of[from], &expected, BUSY)) {
             break;
         }
         from++;
     }
     return from;
+}
+
+/* Return a reader with a cell to write to, NULL if either cannot be had. */
+static Reader *begin_reading(void) {
+    int number = claim_from(states, FREE, 0, CELLS);
+    int reader = number < CELLS ? claim_from(reader_states, FREE, 0, READERS) : READERS;
+    if (reader < READERS) {
+        readers[reader].cell = &cells[number];
+        return &readers[reader];
+    }
+    if (number < CELLS) {
+        atomic_store(&states[number], FREE);
+    }
+    return NULL;
+}
+
+/* Give a reader back; its cell is FREE, too, or FULL. */
+static void end_reading(Reader *reader, int state) {
+    Cell *cell = reader->cell;
+    atomic_store(&reader_states[reader - readers], FREE);
+    atomic_store(&states[cell - cells], state);
 }
 
 /* The handler */
@@ -460,12 +568,12 @@ static void on_tick(int signal, siginfo_t *info, void *context) {
             int weight = next_period(place, is_held ? began - held : began);
             place->is_due = place->next <= began;
             set_timer(timer, place->is_due ? 1 : place->next - began);
-            int number = claim_cell(FREE, 0);
-            if (number < CELLS) {
-                cells[number].handle = handle;
-                cells[number].weight = weight;
-                read_stack(&cells[number], state, (unsigned long)pthread_self());
-                atomic_store(&states[number], FULL);
+            Reader *reader = begin_reading();
+            if (reader) {
+                reader->cell->handle = handle;
+                reader->cell->weight = weight;
+                read_stack(reader, state, (unsigned long)pthread_self(), &place->whereabouts);
+                end_reading(reader, FULL);
             }
         }
     }
@@ -742,7 +850,7 @@ PyDoc_STRVAR(drain_doc, "drain() -> list[tuple[int, int, bytes | tuple | None]]\
 
 static PyObject *drain(PyObject *module, PyObject *unused) {
     PyObject *ticks = PyList_New(0);
-    for (int i = 0; ticks && (i = claim_cell(FULL, i)) < CELLS; i++) {
+    for (int i = 0; ticks && (i = claim_from(states, FULL, i, CELLS)) < CELLS; i++) {
         PyObject *tick =
             Py_BuildValue("iiN", cells[i].handle, cells[i].weight, packed_stack_of(&cells[i]));
         atomic_store(&states[i], FREE);
@@ -772,13 +880,14 @@ static PyObject *walk(PyObject *module, PyObject *args) {
         return NULL;
     }
     own_pid = getpid();
-    int number = claim_cell(FREE, 0);
-    if (number == CELLS) {
+    Whereabouts whereabouts = {{0}};
+    Reader *reader = begin_reading();
+    if (!reader) {
         Py_RETURN_NONE;
     }
-    read_stack(&cells[number], (uintptr_t)address, ident);
-    PyObject *stack = stack_of(&cells[number]);
-    atomic_store(&states[number], FREE);
+    read_stack(reader, (uintptr_t)address, ident, &whereabouts);
+    PyObject *stack = stack_of(reader->cell);
+    end_reading(reader, FREE);
     return stack;
 }
 
@@ -792,6 +901,7 @@ typedef struct {
     int clock;
     long long cpu; /* what its clock has been read to be */
     int is_seen; /* whether its stack has been, since that */
+    int is_running; /* as the last look at it found */
 } Watched;
 
 typedef struct {
@@ -800,7 +910,7 @@ typedef struct {
     int threads, dues;
     long long explained; /* CPU that these threads have been seen to use, and that before */
     long long unnoticed; /* CPU beyond that which may be somebody else's */
-    Cell *cell;
+    Reader *reader;
     size_t used; /* words of the notes */
 } Watch;
 
@@ -831,27 +941,29 @@ static int wait_until(long long due) {
     return 0;
 }
 
-/* Take note of what a clock has been read to be: the sum over all threads is as new from then on. */
-static void explain(Watch *watch, Watched *one, long long cpu) {
-    watch->explained += cpu - one->cpu;
+/* Read the clock of a thread; return whether it has gone on, or UNSEEN if there is none. The sum over
+   all threads is explained to be as much more. */
+static int goes_on(Watch *watch, Watched *one) {
+    long long cpu = read_clock(one->clock), before = one->cpu;
+    if (cpu < 0) {
+        return UNSEEN;
+    }
+    watch->explained += cpu - before;
     one->cpu = cpu;
+    return cpu != before;
 }
 
 /* Look at a thread whose clock has gone on; return the depth of its stack, which is in the cell. */
 static int look_at(Watch *watch, Watched *one) {
-    const Place *place = place_of(one->handle);
-    Cell *cell = watch->cell;
+    const Cell *cell = watch->reader->cell;
+    Place *place = place_of(one->handle);
     uintptr_t next_of[STRANGERS];
-    cell->depth = cell->strangers = cell->pieces = 0;
-    int is_whole =
-        place && walk_frames(cell, atomic_load(&place->state), place->thread, next_of);
-    long long cpu = read_clock(one->clock);
-    if (cpu < 0) {
-        return UNSEEN;
-    }
-    if (cpu != one->cpu) {
-        explain(watch, one, cpu);
-        return RUNNING;
+    int is_whole = place && walk_frames(watch->reader, atomic_load(&place->state), place->thread,
+                                        &place->whereabouts, next_of);
+    int has_moved = goes_on(watch, one);
+    one->is_running = has_moved == 1;
+    if (has_moved) {
+        return one->is_running ? RUNNING : UNSEEN;
     }
     return is_whole && cell->depth && !cell->strangers ? cell->depth : UNSEEN;
 }
@@ -864,15 +976,11 @@ static int sample(Watch *watch) {
     head[0] = (uintptr_t)read_clock(CLOCK_MONOTONIC);
     for (int i = 0; i < watch->threads; i++) {
         Watched *one = &watch->thread[i];
-        long long cpu = read_clock(one->clock);
-        if (cpu == one->cpu && one->is_seen) {
+        one->is_running = 0;
+        if (!goes_on(watch, one) && one->is_seen) {
             continue; /* it is where it was */
         }
-        int depth = UNSEEN;
-        if (cpu >= 0) {
-            explain(watch, one, cpu);
-            depth = look_at(watch, one);
-        }
+        int depth = look_at(watch, one);
         one->is_seen = depth >= 0;
         if (depth == UNSEEN) {
             is_complete = 0;
@@ -884,10 +992,15 @@ static int sample(Watch *watch) {
         look[2] = (uintptr_t)depth;
         watch->used += 3;
         if (depth > 0) {
-            memcpy(look + 3, watch->cell->codes, (size_t)depth * sizeof *look);
+            memcpy(look + 3, watch->reader->cell->codes, (size_t)depth * sizeof *look);
             watch->used += (size_t)depth;
         }
         looks++;
+    }
+    for (int i = 0; i < watch->threads; i++) {
+        if (watch->thread[i].is_running) {
+            goes_on(watch, &watch->thread[i]); /* what it has used since, too, is nobody else's */
+        }
     }
     long long others = cpu_of_others();
     is_complete = is_complete && others - watch->explained < watch->unnoticed;
@@ -981,13 +1094,12 @@ static PyObject *watch(PyObject *module, PyObject *args) {
     for (int i = 0; i < watch.dues; i++) {
         watch.due[i] = PyLong_AsLongLong(PyList_GET_ITEM(dues, i));
     }
-    int number = PyErr_Occurred() ? CELLS : claim_cell(FREE, 0);
-    if (number < CELLS) {
-        watch.cell = &cells[number];
+    watch.reader = PyErr_Occurred() ? NULL : begin_reading();
+    if (watch.reader) {
         Py_BEGIN_ALLOW_THREADS
         watch_threads(&watch);
         Py_END_ALLOW_THREADS
-        atomic_store(&states[number], FREE);
+        end_reading(watch.reader, FREE);
     }
     return PyErr_Occurred() ? NULL : samples_of(&watch);
 }
@@ -1038,6 +1150,9 @@ static void after_fork(void) {
     }
     for (int i = 0; i < CELLS; i++) {
         atomic_store(&states[i], FREE);
+    }
+    for (int i = 0; i < READERS; i++) {
+        atomic_store(&reader_states[i], FREE);
     }
 }
 

@@ -166,6 +166,14 @@ def test_a_page_that_cannot_be_read_is_not_taken_for_the_one_before() -> None:
     assert after is None
 
 
+def test_a_state_that_cannot_be_read_is_not_taken_for_the_one_before() -> None:
+    """A thread whose state is nowhere: torn, though that of the last one is still about."""
+    forged = Forgery()
+
+    assert (forged.said,) == forged.seen()
+    assert _ticks.walk(threading.get_ident(), NOWHERE) is None
+
+
 def test_entries_of_c_in_a_circle_have_an_end() -> None:
     """Frames that are left out, each of which has the other for a caller: torn, not a hang."""
     first, second = Forgery(), Forgery()

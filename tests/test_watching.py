@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+import os
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from ox_otel import _ticks
 MONOTONIC_COARSE = 6  # of Linux, which has it from one beat of the kernel's clock to the next
 NEVER = 10**15  # nanoseconds
 ENOUGH = 2**62  # nanoseconds of CPU, however much others use
+LIBC = ctypes.CDLL(None)
 
 
 class Watched:
@@ -162,6 +164,33 @@ def test_what_a_thread_uses_while_it_is_looked_at_is_its_own() -> None:
     assert found.count(True) > len(found) / 2  # at a beat, the kernel looks at the clock by itself
 
 
+def test_what_a_thread_uses_while_others_are_looked_at_is_its_own() -> None:
+    """However long that takes: its clock is read once more in the end."""
+
+    def burn() -> None:
+        while not over:
+            pass
+
+    over: list[None] = []
+    found = []
+    with watched(burn) as one, parked() as other:
+        other.know()
+        deadline = time.monotonic() + 20
+        while len(found) < 10 and time.monotonic() < deadline:
+            cpu = [one.cpu(), other.cpu()]
+            others = time.process_time_ns() - time.thread_time_ns()
+            threads = [one.at(cpu[0]), *[other.at()] * 63]  # 63 looks, of some microseconds each
+            [(_, _, is_complete, looks)] = _ticks.watch(
+                threads, soon(1), others - 63 * cpu[1], 9000
+            )
+            if looks[0][2] is None:
+                found.append(is_complete)
+        over.append(None)
+        one.thread.join()
+
+    assert found.count(True) > len(found) / 2  # beside what the kernel does at a beat
+
+
 def test_nothing_is_believed_while_the_clock_goes_on() -> None:
     """However still the thread seems to stand: this clock is one that goes on always."""
     with parked() as one:
@@ -218,6 +247,95 @@ def test_a_torn_stack_takes_the_gil() -> None:
 
     assert (True, 1) == (whole[0], len(whole[1]))
     assert (False, []) == torn
+
+
+class Frames:
+    """Frames that are made up, in pages of their own; their code is a number that is known."""
+
+    def __init__(self, pages: int) -> None:
+        self._memory = mmap.mmap(-1, pages * mmap.PAGESIZE)
+        self.start = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+
+    def put(self, at: int, code: int, caller: int = 0) -> int:
+        """Put a frame so many bytes from the start, with a caller at an address; return its own."""
+        frame = self.start + at
+        word(frame + _ticks.LAYOUT["code"]).value = code
+        word(frame + _ticks.LAYOUT["previous"]).value = caller
+        _ticks.know([code])
+        return frame
+
+    def lock(self, page: int, protection: int = 0) -> None:
+        """Have a page as if it were not there, or back."""
+        address = self.start + page * mmap.PAGESIZE
+        assert 0 == LIBC.mprotect(ctypes.c_void_p(address), mmap.PAGESIZE, protection)
+
+
+def codes_at(one: Watched, frame: int) -> list[int]:
+    """Return the code of a thread's frames, leaf first, when it stands in the one at that address."""
+    with standing_in(one.thread, frame):
+        _, looks = look(one)
+    return [code for _, _, stack in looks for code in memoryview(stack or b"").cast("P").tolist()]
+
+
+A, B, C = 0x100000, 0x200000, 0x300000  # code
+
+
+def test_where_a_thread_stood_before_is_read_anew() -> None:
+    """It is read at once with where it stands now, so that what has changed there is seen."""
+    frames = Frames(1)
+    with parked() as one:
+        frame = frames.put(0, A)
+        first = codes_at(one, frame)
+        frames.put(0, B)
+        second = codes_at(one, frame)
+
+    assert ([A], [B]) == (first, second)
+
+
+def test_where_a_thread_stood_before_may_be_gone() -> None:
+    """What was read after it, then, has not been read; it is when it is needed."""
+    frames = Frames(2)
+    with parked() as one:
+        outer = frames.put(mmap.PAGESIZE, B)
+        first = codes_at(one, frames.put(0, A, outer))
+        frames.put(mmap.PAGESIZE, C)
+        frames.lock(0)
+        second = codes_at(one, outer)
+        frames.lock(0, mmap.PROT_READ | mmap.PROT_WRITE)
+
+    assert ([A, B], [C]) == (first, second)
+
+
+def test_a_frame_may_go_on_in_the_next_page() -> None:
+    """Then it is seen whole, again and again, and so is what lies above it in its own page."""
+    frames = Frames(2)
+    with parked() as one:
+        outer = frames.put(mmap.PAGESIZE - 40, A)
+        inner = frames.put(64, B, outer)
+        seen = [codes_at(one, inner) for _ in range(3)]
+        frames.put(mmap.PAGESIZE - 40, C)
+        changed = codes_at(one, inner)
+        frames.lock(1)
+        torn = codes_at(one, inner)
+        frames.lock(1, mmap.PROT_READ | mmap.PROT_WRITE)
+
+    assert [[B, A]] * 3 == seen
+    assert [B, C] == changed
+    assert [] == torn
+
+
+def test_a_stack_may_be_in_many_pages() -> None:
+    """More than are kept at a time, time and again, and after it one that is in few."""
+    frames = Frames(20)
+    with parked() as one:
+        leaf = 0
+        for page in range(20):
+            leaf = frames.put(page * mmap.PAGESIZE + 128, A + 16 * page, leaf)
+        seen = [codes_at(one, leaf) for _ in range(3)]
+        few = codes_at(one, frames.put(0, B))
+
+    assert [[A + 16 * page for page in reversed(range(20))]] * 3 == seen
+    assert [B] == few
 
 
 def test_a_thread_without_frames_takes_the_gil() -> None:
@@ -412,6 +530,36 @@ def test_there_is_room_to_watch_after_a_thousand_watches() -> None:
 
     assert 1000 == len(seen)
     assert [] == _ticks.drain()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside other threads
+def test_as_many_may_watch_as_there_is_room_for() -> None:
+    """Whoever comes too late takes no sample, and no cell; a child begins with room, as it ends here."""
+    watchers = [
+        threading.Thread(target=_ticks.watch, args=([], [NEVER * 1000], 0, ENOUGH))
+        for _ in range(256)
+    ]
+    before = _ticks.walk()
+    for watcher in watchers:
+        watcher.start()
+    deadline = time.monotonic() + 20
+    while _ticks.walk() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    meanwhile = _ticks.watch([], [0], 0, ENOUGH), {_ticks.walk() for _ in range(600)}
+    child = os.fork()
+    if not child:
+        os._exit(_ticks.walk() is None)
+    status = os.waitpid(child, 0)[1]
+    while any(watcher.is_alive() for watcher in watchers):
+        _ticks.ring()
+        time.sleep(0.001)
+    _ticks.watch([], [0], 0, ENOUGH)  # hears the last ring
+    after = {_ticks.walk() is None for _ in range(600)}
+
+    assert before
+    assert ([], {None}) == meanwhile
+    assert 0 == status
+    assert {False} == after
 
 
 def test_what_is_written_down_has_an_end() -> None:

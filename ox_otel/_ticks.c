@@ -24,10 +24,10 @@
    - It keeps no pointer. A code object is written down either as the address of one that Python
      told us it holds (`know`), or by its text. `forget` begins a new generation, and cells of an
      older one are void, so that no address outlives the reference that backs it.
-   - It allocates nothing, takes no lock, waits for nobody and leaves errno alone. What it
-     needs is claimed by compare-and-swap; where nothing is free the tick is lost, which the thread's
-     clock will show.
-     It sets its timer anew, which POSIX allows a handler to do; had that ended meanwhile, it fails.
+   - It allocates nothing, takes no lock, waits for nobody and leaves errno alone. What it needs is
+     claimed by compare-and-swap; where none is free the tick is lost, which the thread's clock will
+     show. It sets its timer anew, which POSIX allows a handler to do; had that ended meanwhile, it
+     fails.
    - The signal is SIGURG, because what it does by default is nothing. A tick that comes late, or
      after somebody has reset all handlers, is lost, where SIGPROF would end the process.
 
@@ -240,17 +240,12 @@ static const void *memory_at(Reader *reader, uintptr_t address, size_t size) {
     if (!is_pointer(address)) {
         return NULL;
     }
-    struct window *window = reader->window;
-    struct window *last = window + reader->windows;
-    while (window < last && (address < window->from || end > window->to)) {
+    struct window *window = reader->window, *beyond = window + reader->windows;
+    while (window < beyond && (address < window->from || end > window->to)) {
         window++;
     }
-    if (window == last) {
-        if (reader->windows < WINDOWS) {
-            reader->windows++;
-        } else {
-            window--;
-        }
+    if (window == beyond) {
+        window = &reader->window[reader->windows < WINDOWS ? reader->windows++ : WINDOWS - 1];
         window->from = from;
         window->to = end > from + PAGE ? end : from + PAGE;
         add_piece(reader, window->bytes, from, window->to - from);

@@ -471,6 +471,36 @@ def test_a_tick_without_a_cell_is_lost_and_nothing_else() -> None:
     assert ([], 1) == (left, later)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside other threads
+def test_a_tick_is_lost_where_too_many_stacks_are_read() -> None:
+    """And nothing else: then there is room again, and in a child at once."""
+    in_a_century = time.monotonic_ns() + NEVER * 1000
+    watchers = [
+        threading.Thread(target=_ticks.watch, args=([], [in_a_century], 0, 0)) for _ in range(256)
+    ]
+    handle = unhurried()
+    for watcher in watchers:
+        watcher.start()  # reads, if only in a century
+    deadline = time.monotonic() + 20
+    while _ticks.walk() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    send(handle, times=1200)
+    lost = _ticks.watch([], [0], 0, 0), _ticks.drain()
+    is_free_in_a_child = in_a_child(lambda: _ticks.walk() is not None)
+    while any(watcher.is_alive() for watcher in watchers):
+        _ticks.ring()
+        time.sleep(0.001)
+    _ticks.watch([], [0], 0, 0)  # hears the last ring
+    send(handle, times=1200)
+    later = len(_ticks.drain())
+    _ticks.disarm(handle)
+    _ticks.release()
+
+    assert ([], []) == lost
+    assert is_free_in_a_child
+    assert 512 == later
+
+
 def test_nobody_watches_while_there_are_many_ticks_to_drain() -> None:
     """Before they leave no cell free, and at once when they have."""
     handle = unhurried()

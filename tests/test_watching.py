@@ -2,7 +2,6 @@
 
 import ctypes
 import mmap
-import os
 import signal
 import sys
 import threading
@@ -294,8 +293,9 @@ def test_where_a_thread_stood_before_is_read_anew() -> None:
 
 def test_where_a_thread_stood_before_may_be_gone() -> None:
     """What was read after it, then, has not been read; it is when it is needed."""
-    frames = Frames(2)
+    frames = Frames(3)
     with parked() as one:
+        codes_at(one, frames.put(2 * mmap.PAGESIZE, C))  # or who knows where a thread stood before
         outer = frames.put(mmap.PAGESIZE, B)
         first = codes_at(one, frames.put(0, A, outer))
         frames.put(mmap.PAGESIZE, C)
@@ -530,36 +530,6 @@ def test_there_is_room_to_watch_after_a_thousand_watches() -> None:
 
     assert 1000 == len(seen)
     assert [] == _ticks.drain()
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside other threads
-def test_as_many_may_watch_as_there_is_room_for() -> None:
-    """Whoever comes too late takes no sample, and no cell; a child begins with room, as it ends here."""
-    watchers = [
-        threading.Thread(target=_ticks.watch, args=([], [NEVER * 1000], 0, ENOUGH))
-        for _ in range(256)
-    ]
-    before = _ticks.walk()
-    for watcher in watchers:
-        watcher.start()
-    deadline = time.monotonic() + 20
-    while _ticks.walk() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    meanwhile = _ticks.watch([], [0], 0, ENOUGH), {_ticks.walk() for _ in range(600)}
-    child = os.fork()
-    if not child:
-        os._exit(_ticks.walk() is None)
-    status = os.waitpid(child, 0)[1]
-    while any(watcher.is_alive() for watcher in watchers):
-        _ticks.ring()
-        time.sleep(0.001)
-    _ticks.watch([], [0], 0, ENOUGH)  # hears the last ring
-    after = {_ticks.walk() is None for _ in range(600)}
-
-    assert before
-    assert ([], {None}) == meanwhile
-    assert 0 == status
-    assert {False} == after
 
 
 def test_what_is_written_down_has_an_end() -> None:

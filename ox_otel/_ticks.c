@@ -896,7 +896,6 @@ typedef struct {
     int clock;
     long long cpu; /* what its clock has been read to be */
     int is_seen; /* whether its stack has been, since that */
-    int is_running; /* as the last look at it found */
 } Watched;
 
 typedef struct {
@@ -937,7 +936,7 @@ static int wait_until(long long due) {
 }
 
 /* Read the clock of a thread; return whether it has gone on, or UNSEEN if there is none. The sum over
-   all threads is explained to be as much more. */
+   all threads, which is as new from then on, is explained to be as much more. */
 static int goes_on(Watch *watch, Watched *one) {
     long long cpu = read_clock(one->clock), before = one->cpu;
     if (cpu < 0) {
@@ -956,9 +955,8 @@ static int look_at(Watch *watch, Watched *one) {
     int is_whole = place && walk_frames(watch->reader, atomic_load(&place->state), place->thread,
                                         &place->whereabouts, next_of);
     int has_moved = goes_on(watch, one);
-    one->is_running = has_moved == 1;
     if (has_moved) {
-        return one->is_running ? RUNNING : UNSEEN;
+        return has_moved == 1 ? RUNNING : UNSEEN;
     }
     return is_whole && cell->depth && !cell->strangers ? cell->depth : UNSEEN;
 }
@@ -971,7 +969,6 @@ static int sample(Watch *watch) {
     head[0] = (uintptr_t)read_clock(CLOCK_MONOTONIC);
     for (int i = 0; i < watch->threads; i++) {
         Watched *one = &watch->thread[i];
-        one->is_running = 0;
         if (!goes_on(watch, one) && one->is_seen) {
             continue; /* it is where it was */
         }
@@ -991,11 +988,6 @@ static int sample(Watch *watch) {
             watch->used += (size_t)depth;
         }
         looks++;
-    }
-    for (int i = 0; i < watch->threads; i++) {
-        if (watch->thread[i].is_running) {
-            goes_on(watch, &watch->thread[i]); /* what it has used since, too, is nobody else's */
-        }
     }
     long long others = cpu_of_others();
     is_complete = is_complete && others - watch->explained < watch->unnoticed;

@@ -163,33 +163,6 @@ def test_what_a_thread_uses_while_it_is_looked_at_is_its_own() -> None:
     assert found.count(True) > len(found) / 2  # at a beat, the kernel looks at the clock by itself
 
 
-def test_what_a_thread_uses_while_others_are_looked_at_is_its_own() -> None:
-    """However long that takes: its clock is read once more in the end."""
-
-    def burn() -> None:
-        while not over:
-            pass
-
-    over: list[None] = []
-    found = []
-    with watched(burn) as one, parked() as other:
-        other.know()
-        deadline = time.monotonic() + 20
-        while len(found) < 10 and time.monotonic() < deadline:
-            cpu = [one.cpu(), other.cpu()]
-            others = time.process_time_ns() - time.thread_time_ns()
-            threads = [one.at(cpu[0]), *[other.at()] * 63]  # 63 looks, of some microseconds each
-            [(_, _, is_complete, looks)] = _ticks.watch(
-                threads, soon(1), others - 63 * cpu[1], 9000
-            )
-            if looks[0][2] is None:
-                found.append(is_complete)
-        over.append(None)
-        one.thread.join()
-
-    assert found.count(True) > len(found) / 2  # beside what the kernel does at a beat
-
-
 def test_nothing_is_believed_while_the_clock_goes_on() -> None:
     """However still the thread seems to stand: this clock is one that goes on always."""
     with parked() as one:

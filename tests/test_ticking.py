@@ -1102,7 +1102,8 @@ def test_threads_that_block_the_signal_are_forgotten_when_they_end(engine: Engin
             over.release(5)
 
     assert 5 == remembered[0]
-    assert max(remembered) <= 10  # whoever has an ident of theirs is told from them a sample later
+    # of 30: whoever has an ident of theirs is told from them a sample later
+    assert max(remembered) <= 20
 
 
 def test_samples_come_closer_for_a_while_when_a_thread_is_new(engine: Engine) -> None:

@@ -33,6 +33,13 @@ hypothesis.settings.register_profile("ox_otel", deadline=None)
 hypothesis.settings.load_profile("ox_otel")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why a test was run again, though it has passed then."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.write_sep("_", f"run again: {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext)
+
+
 @pytest.fixture(autouse=True)
 def _no_traces() -> Iterator[None]:
     """Fail a test that leaves a profiler, thread or collector, or touches the switch interval."""

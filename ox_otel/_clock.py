@@ -77,8 +77,9 @@ class Schedule:
 
     def wait(self, now: float) -> float:
         """Return the seconds from *now* until the next sample is due."""
-        # an interval made shorter holds at once, whatever was agreed under the longer one
-        return max(min(self._due - now, self._mean_gap() * (1 + _JITTER)), 0.0)
+        # an interval made shorter holds at once, and once: however often somebody asks meanwhile
+        self._due = min(self._due, now + self._mean_gap() * (1 + _JITTER))
+        return max(self._due - now, 0.0)
 
     def ahead(self, now: float, until: float, most: int) -> list[float]:
         """Return when the next samples are due, up to the first not before *until*, *most* at most."""

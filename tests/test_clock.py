@@ -102,6 +102,16 @@ def test_a_quiet_process_is_looked_at_ever_more_rarely() -> None:
     assert schedule.wait(now) <= 0.03
 
 
+def test_a_shorter_interval_holds_at_once_and_once() -> None:
+    """However often somebody asks meanwhile, the sample is due when it was at the first question."""
+    schedule = Schedule(60.0, 1.0, Random(1))
+    schedule.restart(0.0)
+    schedule.interval = 0.02
+    dues = [now + schedule.wait(now) for now in (0.0, 0.005, 0.010, 0.029)]
+
+    assert [0.03] * 4 == pytest.approx(dues)
+
+
 def test_delays_are_counted_by_how_late_samples_come() -> None:
     """Every sample is in the class of the lowest bound that its delay does not pass."""
     schedule = Schedule(0.02, 1.0, Random(1))

@@ -10,7 +10,7 @@ import socket
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -103,6 +103,28 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[ox_otel.Profiler]:
     monkeypatch.setenv("OX_OTEL_TOKEN", TOKEN)
     yield ox_otel.install(max_overhead=1)
     ox_otel.uninstall()
+
+
+@pytest.fixture
+def undisturbed() -> Iterator[None]:
+    """Run a test, and the threads that it starts, ahead of whatever else wants a core.
+
+    On a starved machine a thread meets few beats of the kernel's clock, and not by chance: it is at
+    beats that it is made to wait. Where this is not allowed, as to most who are not root, the test
+    runs as any other and needs a machine that is not too busy.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    policy, before = os.sched_getscheduler(0), os.sched_getparam(0)
+    with suppress(OSError):
+        os.sched_setscheduler(
+            0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR))
+        )
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, before)
 
 
 @pytest.fixture

@@ -111,6 +111,8 @@ def refuse(event, arguments):
     if event == "sys._current_frames": raise PermissionError(event)
 sys.addaudithook(refuse)
 profiler.start()
+end = time.monotonic() + 60
+while profiler.status().state != "suspended" and time.monotonic() < end: time.sleep(0.01)
 time.sleep(0.5)
 status = profiler.status()
 print(status.state, status.reason, 10 <= status.errors < 50, status.samples)
@@ -136,8 +138,8 @@ while time.monotonic() < end:
     profiler.start(); sum(range(1000))
 signal.setitimer(signal.ITIMER_PROF, 0)
 profiler.unpause()
-before = profiler.status().samples
-time.sleep(0.5)
+before, end = profiler.status().samples, time.monotonic() + 60
+while profiler.status().samples == before and time.monotonic() < end: time.sleep(0.01)
 print(profiler.status().state, profiler.status().samples > before)
 """
 

@@ -252,21 +252,25 @@ def test_cpu_seconds_are_those_of_the_thread() -> None:
     spent: list[float] = []
 
     def burn() -> None:
+        began.set()
         while time.thread_time() < 0.5:
             sum(range(100))
         spent.append(time.thread_time())
         release.wait()  # so that its clock can be read
 
-    release = threading.Event()
-    with threads(burn):
+    began, release = threading.Event(), threading.Event()
+    with threads(burn) as (thread,):
+        began.wait()
+        engine.sample(0.0)
+        before = engine._threads[thread.ident or 0].cpu * 1e-9
         while not spent:
-            engine.sample(0.0)
             time.sleep(0.01)
+            engine.sample(0.0)
         engine.sample(0.0)
         used = named(engine.drain(), "burn")
         release.set()
 
-    assert spent[0] == pytest.approx(used.cpu_seconds, abs=0.02)
+    assert spent[0] - before == pytest.approx(used.cpu_seconds, abs=0.02)
 
 
 def test_recursion_is_seen_to_the_depth_allowed() -> None:

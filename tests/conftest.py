@@ -175,6 +175,25 @@ def free_port() -> Iterator[Callable[[], int]]:
 
 
 @pytest.fixture(scope="session")
+def free_ports(free_port: Callable[[], int]) -> Iterator[Callable[[int], int]]:
+    """What returns the first of so many such ports in a row, all of which are ours."""
+    with ExitStack() as claims:
+
+        def free_ports(count: int) -> int:
+            while True:
+                first = free_port()
+                with suppress(OSError), ExitStack() as more:
+                    for port in range(first + 1, first + count):
+                        claim = more.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+                        claim.bind(("127.0.0.1", port))
+                        socket.create_server(("127.0.0.1", port)).close()
+                    claims.enter_context(more.pop_all())
+                    return first
+
+        yield free_ports
+
+
+@pytest.fixture(scope="session")
 def load() -> Callable[..., AbstractContextManager[list[str]]]:
     """What sends requests to an address while a block runs; it yields their answers, which grow.
 

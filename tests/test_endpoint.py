@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from threading import Event
@@ -347,9 +347,9 @@ def until_none_is_busy(endpoint: Endpoint) -> None:
         time.sleep(0.01)
 
 
-def test_close_with_open_connections(exposure: Exposure) -> None:
+def test_close_with_open_connections(exposure: Exposure, free_port: Callable[[], int]) -> None:
     """Within a second of `close` neither a thread nor a socket is left, and the port is free."""
-    endpoint = Endpoint("127.0.0.1", 0, exposure)
+    endpoint = Endpoint("127.0.0.1", free_port(), exposure)
     host, port = address(endpoint)
     with connect(endpoint), connect(endpoint) as deaf:
         deaf.sendall(BIG)

@@ -1,11 +1,9 @@
 """The examples do what they say."""
 
-import contextlib
 import importlib.util
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,14 +18,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from ox_otel.recorders import Batch, Function, Usage
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-def two_free_ports(free_port: Callable[[], int]) -> int:
-    """Return a port such that nobody listens on it and on the next one."""
-    while True:
-        first = free_port()
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
-            return first
 
 
 @contextmanager
@@ -96,10 +86,10 @@ def test_the_flask_app_shows_its_profile_with_its_metrics(free_port: Callable[[]
 
 
 def test_every_gunicorn_worker_has_an_endpoint(
-    free_port: Callable[[], int], tmp_path: Path
+    free_port: Callable[[], int], free_ports: Callable[[int], int], tmp_path: Path
 ) -> None:
     """Two workers answer on two ports, each with a profile of its own."""
-    base, first = free_port(), two_free_ports(free_port)
+    base, first = free_port(), free_ports(2)
     text = (EXAMPLES / "gunicorn.conf.py").read_text()
     config = tmp_path / "gunicorn.conf.py"
     config.write_text(

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -186,9 +186,9 @@ def test_uninstall_with_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     assert profiler is not ox_otel.install()
 
 
-def test_install_uninstall_install() -> None:
+def test_install_uninstall_install(free_port: Callable[[], int]) -> None:
     """The second life is like the first."""
-    first = ox_otel.install(port=0)
+    first = ox_otel.install(port=free_port())
     ox_otel.uninstall()
     second = ox_otel.install(port=int(first.url.rpartition(":")[2]))
     assert first is not second

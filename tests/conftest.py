@@ -29,7 +29,9 @@ from ox_otel._native import own_idents
 os.environ.setdefault("PYTHONWARNINGS", "ignore:ox_otel:RuntimeWarning")
 
 # what a noisy machine takes for an example says nothing about it
-hypothesis.settings.register_profile("ox_otel", deadline=None)
+hypothesis.settings.register_profile(
+    "ox_otel", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("ox_otel")
 
 

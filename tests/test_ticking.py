@@ -1045,7 +1045,7 @@ def test_what_ticks_take_from_threads_is_in_the_overhead() -> None:
 
     def tick() -> None:
         handle = _ticks.arm(threading.get_ident(), threading.get_native_id(), 10**5, 10**5)
-        burn(0.4)
+        burn(1.0)
         _ticks.disarm(handle)
 
     pipeline = Pipeline(Settings(engine="ticks", interval=60), Schedule(60, 1))

@@ -217,10 +217,10 @@ def test_a_scrape_is_not_cut() -> None:
 INSTALLING = """
 import types
 slow = sys.modules["slow"] = types.ModuleType("slow")
-making = threading.Event()
+making, forked = threading.Event(), threading.Event()
 def make():
     making.set()
-    time.sleep(1)
+    forked.wait(100)
     return ox_otel.CountingRecorder()
 slow.make = make
 threading.Thread(target=ox_otel.install, kwargs={"recorders": "slow:make"}).start()
@@ -230,7 +230,9 @@ def install():
     until(lambda: profiler.status().samples)
     assert b"ox_profile_running 1.0" in generate_latest(REGISTRY)
     assert profiler is ox_otel.install()
-print(end(child(lambda: (ox_otel.uninstall(), ox_otel.install()))), end(child(install)))
+ends = end(child(lambda: (ox_otel.uninstall(), ox_otel.install()))), end(child(install))
+forked.set()
+print(*ends)
 """
 
 

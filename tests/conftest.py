@@ -10,7 +10,7 @@ import socket
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -29,7 +29,9 @@ from ox_otel._native import own_idents
 os.environ.setdefault("PYTHONWARNINGS", "ignore:ox_otel:RuntimeWarning")
 
 # what a noisy machine takes for an example says nothing about it
-hypothesis.settings.register_profile("ox_otel", deadline=None)
+hypothesis.settings.register_profile(
+    "ox_otel", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("ox_otel")
 
 
@@ -113,6 +115,28 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[ox_otel.Profiler]:
 
 
 @pytest.fixture
+def undisturbed() -> Iterator[None]:
+    """Run a test, and the threads that it starts, ahead of whatever else wants a core.
+
+    On a starved machine a thread meets few beats of the kernel's clock, and not by chance: it is at
+    beats that it is made to wait. Where this is not allowed, as to most who are not root, the test
+    runs as any other and needs a machine that is not too busy.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    policy, before = os.sched_getscheduler(0), os.sched_getparam(0)
+    with suppress(OSError):
+        os.sched_setscheduler(
+            0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR))
+        )
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, before)
+
+
+@pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """A collector that takes everything, until it is told otherwise."""
     receiver = Receiver()
@@ -157,6 +181,25 @@ def free_port() -> Iterator[Callable[[], int]]:
                     return port
 
         yield free_port
+
+
+@pytest.fixture(scope="session")
+def free_ports(free_port: Callable[[], int]) -> Iterator[Callable[[int], int]]:
+    """What returns the first of so many such ports in a row, all of which are ours."""
+    with ExitStack() as claims:
+
+        def free_ports(count: int) -> int:
+            while True:
+                first = free_port()
+                with suppress(OSError), ExitStack() as more:
+                    for port in range(first + 1, first + count):
+                        claim = more.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+                        claim.bind(("127.0.0.1", port))
+                        socket.create_server(("127.0.0.1", port)).close()
+                    claims.enter_context(more.pop_all())
+                    return first
+
+        yield free_ports
 
 
 @pytest.fixture(scope="session")

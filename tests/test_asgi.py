@@ -256,7 +256,7 @@ class Slow:
         return []
 
     def collect(self):
-        time.sleep(0.3)
+        time.sleep(0.1)
         os.write(1, b"made")
         return []
 

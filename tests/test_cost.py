@@ -13,6 +13,7 @@ from statistics import median
 
 import pytest
 from prometheus_client import CollectorRegistry
+from standstill import until_still
 
 from ox_otel import Profiler, Settings
 from ox_otel._clock import Schedule
@@ -88,8 +89,8 @@ def parked(count: int, depth: int) -> Iterator[None]:
     threads = [threading.Thread(target=nested, args=(calls, release.wait)) for _ in range(count)]
     for thread in threads:
         thread.start()
-    time.sleep(0.1)  # until they wait
     try:
+        until_still(threads)
         yield
     finally:
         release.set()

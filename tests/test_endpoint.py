@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from threading import Event
@@ -48,7 +48,7 @@ def endpoint(exposure: Exposure) -> Iterator[Endpoint]:
 def connect(endpoint: Endpoint) -> socket.socket:
     """Return a connection to the endpoint."""
     host, port = address(endpoint)
-    return socket.create_connection((host, port), timeout=10)
+    return socket.create_connection((host, port), timeout=60)
 
 
 def address(endpoint: Endpoint) -> tuple[str, int]:
@@ -59,7 +59,7 @@ def address(endpoint: Endpoint) -> tuple[str, int]:
 
 def ask(endpoint: Endpoint, method: str = "GET", path: str = "/metrics") -> tuple[int, bytes]:
     """Return status and body of the answer to a request."""
-    connection = http.client.HTTPConnection(*address(endpoint), timeout=10)
+    connection = http.client.HTTPConnection(*address(endpoint), timeout=60)
     try:
         connection.request(method, path)
         answer = connection.getresponse()
@@ -191,7 +191,7 @@ def test_what_is_no_request(
 
 def errors_counted(exposure: Exposure) -> Mapping[str, int]:
     """Return the errors that have been counted, as soon as there are some."""
-    deadline = time.monotonic() + 10  # counted after a connection has been closed, then published
+    deadline = time.monotonic() + 60  # counted after a connection has been closed, then published
     while not (errors := exposure.profiler.snapshot().errors) and time.monotonic() < deadline:
         time.sleep(0.01)
     return errors
@@ -240,7 +240,7 @@ def test_a_client_has_no_more_time(
         connection.settimeout(0.05)
         began = time.monotonic()
         while not is_closed(connection):
-            assert time.monotonic() - began < 5.0
+            assert time.monotonic() - began < 30.0
             with suppress(ConnectionError):
                 connection.sendall(drop)
         assert time.monotonic() - began > 0.4
@@ -251,10 +251,7 @@ def test_a_client_that_takes_no_answer(endpoint: Endpoint, monkeypatch: pytest.M
     monkeypatch.setattr(_endpoint, "CLIENT_SECONDS", 0.5)
     with connect(endpoint) as deaf:
         deaf.sendall(BIG)
-        deadline = time.monotonic() + 10.0
-        while not endpoint._conversations:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until_busy(1, endpoint)
         until_none_is_busy(endpoint)
 
 
@@ -281,7 +278,7 @@ def capturing(endpoint: Endpoint, exposure: Exposure, number: int) -> list[socke
 
 def until_captures_are(number: int, exposure: Exposure) -> None:
     """Wait until so many captures are being made."""
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 60.0
     captures = exposure.profiler._pipeline.captures
     while number != len([one for one in captures._running if one.began]):
         assert time.monotonic() < deadline
@@ -334,21 +331,29 @@ def busy(endpoint: Endpoint) -> list[Worker]:
     return [worker for worker, _ in endpoint._conversations if worker.alive()]
 
 
+def until_busy(number: int, endpoint: Endpoint) -> None:
+    """Wait until so many connections have been taken."""
+    deadline = time.monotonic() + 60.0
+    while len(endpoint._conversations) < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def until_none_is_busy(endpoint: Endpoint) -> None:
     """Wait until all connections have been answered."""
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 60.0
     while busy(endpoint):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_close_with_open_connections(exposure: Exposure) -> None:
+def test_close_with_open_connections(exposure: Exposure, free_port: Callable[[], int]) -> None:
     """Within a second of `close` neither a thread nor a socket is left, and the port is free."""
-    endpoint = Endpoint("127.0.0.1", 0, exposure)
+    endpoint = Endpoint("127.0.0.1", free_port(), exposure)
     host, port = address(endpoint)
     with connect(endpoint), connect(endpoint) as deaf:
         deaf.sendall(BIG)
-        time.sleep(0.1)
+        until_busy(2, endpoint)
         began = time.monotonic()
         endpoint.close()
         assert time.monotonic() - began < 1.0
@@ -367,16 +372,16 @@ def test_close_while_an_answer_hangs(exposure: Exposure, monkeypatch: pytest.Mon
 
     def hang(_: str) -> tuple[str, bytes]:
         asked.set()
-        released.wait(30)
+        released.wait(200)
         return "text/plain", b""
 
     endpoint = Endpoint("127.0.0.1", 0, exposure._replace(metrics=hang))
     with connect(endpoint) as connection:
         connection.sendall(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
-        assert asked.wait(10)
+        assert asked.wait(60)
         began = time.monotonic()
         endpoint.close()
-        assert time.monotonic() - began < 10.0
+        assert time.monotonic() - began < 60.0
     released.set()
     until_none_is_busy(endpoint)
 
@@ -486,7 +491,7 @@ def test_a_storm_of_requests_harms_nobody() -> None:
         def ask_often(first: int) -> Counter[bytes]:
             statuses: Counter[bytes] = Counter()
             for number in range(first, 1000, 20):
-                asking = socket.create_connection(("127.0.0.1", port), timeout=30)
+                asking = socket.create_connection(("127.0.0.1", port), timeout=60)
                 # it need not read what it refuses
                 with asking, suppress(ConnectionError):
                     asking.sendall(STORM[number // 20 % len(STORM)])

@@ -99,7 +99,10 @@ def handler(*_):
     calls.append(profiler)
 signal.signal(signal.SIGUSR1, handler)
 def send():
-    for _ in range(200): os.kill(os.getpid(), signal.SIGUSR1); time.sleep(0.001)
+    sent = 0
+    while sent < 200 or len(calls) <= 10:  # of those that come at once, one is handled
+        os.kill(os.getpid(), signal.SIGUSR1); time.sleep(0.001)
+        sent += 1
 thread = threading.Thread(target=send)
 thread.start()
 installed = set()
@@ -239,6 +242,9 @@ def test_beside_a_debugger() -> None:
 
 SHORT = """
 import random
+import ox_otel._endpoint, ox_otel._life, ox_otel._service
+# far from what a busy machine takes: whoever waits in vain is told from who waits for a core
+ox_otel._life.STOP_SECONDS = ox_otel._endpoint.CLOSE_SECONDS = ox_otel._service._CLOSE_SECONDS = 15
 def burn():
     while True: sum(range(100))
 def end(number):
@@ -260,7 +266,7 @@ for batch in range(25):
     for number in range(8):
         pid = os.fork()
         if pid == 0:
-            signal.alarm(20)
+            signal.alarm(60)
             end(8 * batch + number)
             sys.exit(0)  # with all that an interpreter does at its end
         pids.append(pid)
@@ -272,7 +278,7 @@ for batch in range(25):
         pid, when = line.split()
         began[int(pid)] = float(when)
 seconds = sorted(ended[pid] - began[pid] for pid in ended)
-print(len(seconds), set(statuses), seconds[180] < 1.5 or seconds)
+print(len(seconds), set(statuses), seconds[180] < 8 or seconds)
 """
 
 
@@ -288,13 +294,13 @@ def test_started_while_it_is_ending() -> None:
     class Slow:
         def record(self, batch: Batch) -> None:
             recording.set()
-            go_on.wait(20)
+            go_on.wait(60)
 
     recording, go_on = threading.Event(), threading.Event()
     profiler = Profiler(Settings(interval=0.005))
     profiler.add_recorder(Slow(), quick=True)
     profiler.start()
-    recording.wait(20)
+    recording.wait(60)
     profiler.cancel()
     assert own_idents
     threading.Timer(0.2, go_on.set).start()
@@ -308,7 +314,7 @@ def _fork() -> None:
     """Fork a child that ends by itself; wait for it."""
     pid = os.fork()
     if pid == 0:
-        signal.alarm(20)
+        signal.alarm(60)
         os._exit(len(own_idents) > 1)
     assert 0 == os.waitpid(pid, 0)[1]
 
@@ -350,7 +356,7 @@ class Life(RuleBasedStateMachine):
     @rule(verb=st.sampled_from([*VERBS]))
     def one(self, verb: str) -> None:
         """One thread does something."""
-        self.threads.submit(VERBS[verb], self.profiler).result(20)
+        self.threads.submit(VERBS[verb], self.profiler).result(60)
         if verb == "start" and self.expected == "stopped":
             self.expected = "running"
         elif verb == "cancel":
@@ -364,11 +370,11 @@ class Life(RuleBasedStateMachine):
         barrier = threading.Barrier(4)
 
         def act(verb: str) -> None:
-            barrier.wait(20)
+            barrier.wait(60)
             VERBS[verb](self.profiler)
 
         for future in [self.threads.submit(act, verb) for verb in verbs]:
-            future.result(20)
+            future.result(60)
         if {"start", "cancel", "pause", "unpause"}.intersection(verbs):
             self.expected = None
 
@@ -391,7 +397,7 @@ class Life(RuleBasedStateMachine):
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait until *condition* holds: a thread that was told to end may need a moment."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -413,7 +419,7 @@ def test_started_by_many_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         with ThreadPoolExecutor(4) as threads:
             for _ in range(4):
                 threads.submit(profiler.start)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (
             not own_idents and time.monotonic() < deadline
         ):  # who is started may come to run later

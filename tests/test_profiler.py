@@ -32,12 +32,18 @@ from ox_otel.recorders import Usage
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until *condition* holds; fail after *seconds*."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have whoever asks for figures wait until there are some, however busy the machine is."""
+    monkeypatch.setattr(_life, "FLUSH_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -119,18 +125,21 @@ def test_it_may_start_paused() -> None:
 
 def test_time_spent_paused_is_not_counted(profiler: Profiler) -> None:
     """Pausing for a while adds no seconds to any function."""
+    began = time.monotonic()
     with profiler:
         until(lambda: profiler.status().samples > 5)
         profiler.pause()
+        paused = time.monotonic()
         time.sleep(0.5)
+        elapsed = time.monotonic() - paused
         profiler.unpause()
         samples = profiler.status().samples
         until(lambda: profiler.status().samples > samples + 5)
         counted = profiler.snapshot().functions
     seconds = sum(u.self_wait_seconds + u.self_cpu_seconds for u in counted.values())
 
-    # one thread, some 15 samples 5 ms apart: nothing of the half second
-    assert seconds < 0.4
+    # one thread, some 15 samples 5 ms apart: next to nothing of the half second
+    assert 0 < seconds < time.monotonic() - began - 0.8 * elapsed
 
 
 def test_paused_nothing_is_missed() -> None:
@@ -157,7 +166,6 @@ def test_paused_there_are_no_wake_ups(
         until(lambda: profiler.status().samples > 5)
         if paused:
             profiler.pause()
-            time.sleep(0.2)
         (mine,) = [
             task
             for task in Path("/proc/self/task").iterdir()
@@ -168,6 +176,13 @@ def test_paused_there_are_no_wake_ups(
             lines = (mine / "status").read_text().splitlines()
             return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
 
+        def is_still() -> bool:
+            before = switches()
+            time.sleep(0.2)
+            return before == switches()
+
+        if paused:
+            until(is_still)
         before = switches()
         time.sleep(1.0)
         after = switches()
@@ -208,7 +223,7 @@ def test_the_interval_can_be_changed(profiler: Profiler) -> None:
         profiler.set_interval(0.005)
 
         assert 0.005 == profiler.status().interval
-        until(lambda: profiler.status().samples > before + 5, 5)
+        until(lambda: profiler.status().samples > before + 5)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "abc", None, True, 1e9])
@@ -236,8 +251,7 @@ def test_errors_suspend_sampling_and_it_comes_back(
 
     monkeypatch.setattr(Pipeline, "sample", sample)
     with profiler:
-        until(lambda: state(profiler) == "suspended")
-        assert "SystemExit" in profiler.status().reason
+        until(lambda: "SystemExit" in profiler.status().reason)  # it tries again in between
         broken = False
         until(lambda: state(profiler) == "running" and profiler.status().samples > 5)
         errors = profiler.snapshot().errors["sample"]
@@ -418,7 +432,7 @@ def test_a_lasting_fault_is_retried_ever_more_rarely(
 
 def test_five_times_the_budget_suspends_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it costs far too much in spite of all, it rests, says so, and tries again later."""
-    monkeypatch.setattr(_sampling, "FIRST_SUSPENSION", 0.2)
+    monkeypatch.setattr(_sampling, "FIRST_SUSPENSION", 1.0)
     with Profiler(Settings(interval=0.005)) as profiler:
         until(lambda: profiler.status().samples > 5)
         profiler._pipeline.charge(in_budget=1.0)  # as if scrapes had used a second
@@ -486,6 +500,7 @@ def test_recorders_get_the_same_facts_and_do_not_harm_each_other(profiler: Profi
 def test_a_recorder_may_ask_the_profiler(profiler: Profiler) -> None:
     """A recorder that calls us back waits for nothing, and is not called the more for it."""
     asked: list[float] = []
+    started = time.monotonic()
 
     class Asking:
         def record(self, batch: Batch) -> None:
@@ -499,9 +514,9 @@ def test_a_recorder_may_ask_the_profiler(profiler: Profiler) -> None:
         profiler.snapshot()
         until(lambda: asked)
         time.sleep(0.3)
-        assert len(asked) <= 2
+        assert len(asked) <= 2 + time.monotonic() - started  # there is a batch a second
 
-    assert max(asked) < 0.3
+    assert max(asked) < 20  # a minute, if it waited
 
 
 class Hanging:
@@ -555,7 +570,9 @@ def test_a_quick_recorder_that_hangs_is_named(
         assert "running" == state(profiler)
 
 
-def test_a_recorder_that_hangs_does_not_delay_the_end(profiler: Profiler) -> None:
+def test_a_recorder_that_hangs_does_not_delay_the_end(
+    profiler: Profiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`cancel` waits a second for it, no longer, and a recorder may call `cancel` itself."""
     hanging = Hanging()
     profiler.add_recorder(hanging)
@@ -563,10 +580,11 @@ def test_a_recorder_that_hangs_does_not_delay_the_end(profiler: Profiler) -> Non
     profiler.snapshot()
     began = time.monotonic()
     profiler.cancel()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 10  # it would hang for ever
     assert 1 == len(own_idents)
     hanging.free.set()
     until(lambda: not own_idents)
+    monkeypatch.setattr(_life, "STOP_SECONDS", 60.0)
 
     class Ending:
         def record(self, batch: Batch) -> None:
@@ -579,7 +597,7 @@ def test_a_recorder_that_hangs_does_not_delay_the_end(profiler: Profiler) -> Non
     profiler.start()
     profiler.snapshot()
     until(lambda: ended and not own_idents)
-    assert max(ended) < 0.8
+    assert max(ended) < 20  # a minute, if it waited for itself
 
 
 def test_what_it_costs_is_published_truly() -> None:
@@ -681,7 +699,7 @@ def test_the_interpreter_ends_at_once(last: str) -> None:
     done = run(END.format(last=last))
 
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 EXIT = """
@@ -740,7 +758,8 @@ def test_a_forked_child_that_is_profiled_has_its_cpu() -> None:
 FORK = """
 import os, time, warnings
 warnings.simplefilter("ignore")
-from ox_otel import Profiler, Settings
+from ox_otel import Profiler, Settings, _life
+_life.FLUSH_SECONDS = _life.STOP_SECONDS = 30  # whoever waits in vain is told from who is slow
 profiler = Profiler(Settings(interval=0.002, max_overhead=1))
 profiler.start()
 time.sleep(0.1)
@@ -749,7 +768,7 @@ if child == 0:
     began = time.monotonic()
     print(profiler.status().state, flush=True)
     profiler.pause(); profiler.unpause(); profiler.query(); profiler.cancel()
-    print(time.monotonic() - began < 1, flush=True)
+    print(time.monotonic() - began < 20, flush=True)
     os._exit(0)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), profiler.status().state)
 """

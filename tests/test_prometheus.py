@@ -390,8 +390,12 @@ def test_series_of_a_running_profiler() -> None:
         exec(deep, {"__name__": "deep"})  # noqa: S102
         profiler.snapshot()
         profiler.pause()
-        time.sleep(0.1)
-        published.scrape()
+        deadline, scraped = time.monotonic() + 60, published.scrape()
+        while total(scraped, "ox_profile_samples_total") != profiler.status().samples:
+            assert time.monotonic() < deadline  # the recorder has a thread of its own
+            time.sleep(0.01)
+            scraped = published.scrape()
+        published.scrape()  # to which a series that is new holds its first increments back
         scraped = published.scrape()
         check_sums(scraped)
         assert len(scraped) == total(scraped, "ox_profile_series") == profiler.status().series
@@ -470,9 +474,9 @@ def test_a_scrape_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadPoolExecutor(1) as scraping, published.profiler as profiler:
         profiler.set_interval(0.02)  # makes a batch at once
         try:
-            assert Stuck.asked.wait(10)
+            assert Stuck.asked.wait(60)
             with profiler._life._changing:
-                assert 8 == scraping.submit(published.scrape).result(10)[series_of(HOT)]
+                assert 8 == scraping.submit(published.scrape).result(20)[series_of(HOT)]
         finally:
             Stuck.released.set()
 

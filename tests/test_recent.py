@@ -165,7 +165,7 @@ def test_a_pause_takes_no_place_in_the_window() -> None:
         while time.monotonic() < paused + 2.0:
             profiler.snapshot()  # a batch of nothing
         profiler.unpause()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         samples = profiler.status().samples
         while profiler.status().samples < samples + 5:
             assert time.monotonic() < deadline
@@ -190,8 +190,9 @@ def test_memory_at_the_limit(clock: Clock) -> None:
 def test_a_running_profiler() -> None:
     """A profiler tells what its threads did lately, in the units of a capture."""
     with Profiler(Settings(max_overhead=1)) as profiler:
-        deadline = time.monotonic() + 20
-        while not (shown := profiler.recent(10)).stacks:
+        deadline = time.monotonic() + 60
+        # of a short time, much may have passed before the first sample where a core is hard to get
+        while (shown := profiler.recent(10)).seconds < 2.5:
             assert time.monotonic() < deadline
             time.sleep(0.05)
     here = Function(__name__, "test_a_running_profiler")

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
+from statistics import median
 from typing import Any
 
 import pytest
@@ -26,6 +27,13 @@ from ox_otel.recorders import OTHER, UNMATCHED
 
 CLOSE = 0.01
 """Seconds of CPU that a request may be off; what our own code takes in it counts, too."""
+
+CLOCKS = 0.001
+"""Seconds that the CPU clock of a thread may be ahead of the time that has passed.
+
+The machine's time is slewed to that of others, by half a thousandth of it at most, and the CPU
+clocks are not. What waited less than that has waited nothing.
+"""
 
 
 def burn(seconds: float) -> None:
@@ -107,7 +115,7 @@ def test_the_innermost_has_the_time(books: Books) -> None:
     assert near(outer=0.04, inner=0.04) == {r: usage.cpu_seconds for r, usage in gains.items()}
     inner, outer = (gains[route].cpu_seconds + gains[route].wait_seconds for route in gains)
     assert within <= inner
-    assert inner + outer <= around
+    assert inner + outer <= around + CLOCKS
 
 
 def test_an_error_closes_the_account(books: Books) -> None:
@@ -950,11 +958,15 @@ def test_requests_that_end_at_the_same_time(books: Books) -> None:
 def test_the_outer_request_under_way_does_not_wait_for_the_inner(books: Books) -> None:
     """While an inner request is under way, the wait is not the outer one's."""
     waited = 0.0
+    began = time.monotonic()
     with tag(route="/outer"), tag(route="/inner"):
-        time.sleep(0.05)
+        inner_began = time.monotonic()
+        time.sleep(0.1)
         waited = settle(books)["/outer"].wait_seconds
+        within = time.monotonic() - inner_began
+    around = time.monotonic() - began
     total = waited + settle(books)["/outer"].wait_seconds
-    assert total < 0.04
+    assert total <= around - within + CLOCKS
 
 
 def test_a_request_that_is_named_anew(books: Books) -> None:
@@ -1021,14 +1033,18 @@ def test_frequent_scrapes_set_no_weights() -> None:
 
 def test_what_measuring_costs_is_told(books: Books) -> None:
     """The cost that is published is about what the calling thread has spent."""
-    _books._costs()
-    began = time.thread_time()
-    for _ in range(5000):
-        with tag(route="/a"):
-            pass
-    spent = time.thread_time() - began
-    _, cost = books.settle(1.0)
-    assert 0.2 * spent < cost < 2 * spent
+    shares = []
+    for _ in range(5):  # what is measured once for all is small, and may have met an interrupt
+        _books._costs.cache_clear()
+        _books._costs()
+        began = time.thread_time()
+        for _ in range(5000):
+            with tag(route="/a"):
+                pass
+        spent = time.thread_time() - began
+        _, cost = books.settle(1.0)
+        shares.append(cost / spent)
+    assert 0.2 < median(shares) < 2
 
 
 def test_steps_for_nobody_are_told(books: Books) -> None:
@@ -1066,7 +1082,7 @@ with tag(route="/parent"):
 if pid == 0:
     [(route, usage)] = own.settle(1.0)[0].items()
     total = under_way + usage.cpu_seconds
-    print(route, usage.requests, 0.02 <= total < 0.03, under_way > 0 or sys.platform != "linux")
+    print(route, usage.requests, 0.02 <= total < 0.04, under_way > 0 or sys.platform != "linux")
     sys.stdout.flush()
     os._exit(0)
 os.waitpid(pid, 0)

@@ -15,7 +15,7 @@ import ox_otel
 PREAMBLE = """
 import faulthandler, gc, os, signal, sys, threading, time
 faulthandler.enable()
-signal.alarm(40)
+signal.alarm(150)
 from ox_otel import Profiler, Settings
 profiler = Profiler(Settings(interval=0.002, max_overhead=1, engine=sys.argv[1] if sys.argv[1:] else "auto"))
 """
@@ -27,7 +27,7 @@ def run(code: str, engine: str = "auto") -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", PREAMBLE + code, engine],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 
@@ -111,6 +111,8 @@ def refuse(event, arguments):
     if event == "sys._current_frames": raise PermissionError(event)
 sys.addaudithook(refuse)
 profiler.start()
+end = time.monotonic() + 60
+while profiler.status().state != "suspended" and time.monotonic() < end: time.sleep(0.01)
 time.sleep(0.5)
 status = profiler.status()
 print(status.state, status.reason, 10 <= status.errors < 50, status.samples)
@@ -136,8 +138,8 @@ while time.monotonic() < end:
     profiler.start(); sum(range(1000))
 signal.setitimer(signal.ITIMER_PROF, 0)
 profiler.unpause()
-before = profiler.status().samples
-time.sleep(0.5)
+before, end = profiler.status().samples, time.monotonic() + 60
+while profiler.status().samples == before and time.monotonic() < end: time.sleep(0.01)
 print(profiler.status().state, profiler.status().samples > before)
 """
 
@@ -176,7 +178,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # from here on, a byte written to a file kills
 profiler = ox_otel.install(port=0, interval=0.005)
 while profiler.status().samples < 20: time.sleep(0.01)
-print(urllib.request.urlopen(profiler.url + "/metrics", timeout=10).status, profiler.show() != "")
+print(urllib.request.urlopen(profiler.url + "/metrics", timeout=60).status, profiler.show() != "")
 ox_otel.uninstall()
 print(profiler.status().errors, flush=True)
 with open(os.memfd_create("full"), "wb", 0) as file: file.write(b"a byte")

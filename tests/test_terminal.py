@@ -83,7 +83,7 @@ def test_top_lives_on_a_terminal(url: str) -> None:
     controller, terminal = pty.openpty()
     command = [sys.executable, "-m", "ox_otel", "top", url, "--interval", "0.5"]
     environ = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "20"}
-    shown, deadline = "", time.monotonic() + 30
+    shown, deadline = "", time.monotonic() + 60
     with subprocess.Popen(
         command,
         stdin=terminal,
@@ -166,7 +166,7 @@ def test_another_service(tmp_path: Path) -> None:
             with connection:
                 connection.recv(10_000)
                 connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nhis_total 1\n")
-            _, said = view.communicate(timeout=30)
+            _, said = view.communicate(timeout=60)
     assert f"ox-otel top: {url} has no metrics of ox_otel\n" == said
 
 

@@ -12,6 +12,7 @@ from statistics import median
 from types import FunctionType
 
 import pytest
+from standstill import until_still
 
 from ox_otel import _interpreter, _threads
 from ox_otel._names import Names
@@ -38,13 +39,13 @@ class Engine(Threads):
 
 
 @contextmanager
-def threads(*targets: Callable[[], None]) -> Iterator[None]:
-    """Run *targets* on threads of their own, and wait for their end."""
+def threads(*targets: Callable[[], None]) -> Iterator[list[threading.Thread]]:
+    """Run *targets* on threads of their own, which it yields, and wait for their end."""
     running = [threading.Thread(target=target) for target in targets]
     for thread in running:
         thread.start()
     try:
-        yield
+        yield running
     finally:
         for thread in running:
             thread.join()
@@ -55,7 +56,7 @@ def test_in_a_quiet_process_no_thread_is_looked_at(monkeypatch: pytest.MonkeyPat
     """While nobody uses any CPU, hits and waiting are counted without listing a frame."""
     engine = Engine()
     with parked(20):
-        while engine.sample(0.0):  # on a busy machine some are still on their way into the wait
+        while engine.sample(0.0):
             time.sleep(0.01)
         engine.drain()
         monkeypatch.setattr(sys, "_current_frames", lambda: 1 // 0)
@@ -76,10 +77,10 @@ def parked(count: int) -> Iterator[None]:
         arrived.wait()
         release.wait()
 
-    with threads(*[wait_for_the_end] * count):
+    with threads(*[wait_for_the_end] * count) as waiting:
         arrived.wait()
-        time.sleep(0.05)  # from the barrier into the wait
         try:
+            until_still(waiting)  # from the barrier into the wait
             yield
         finally:
             release.set()
@@ -98,31 +99,37 @@ def test_every_thread_has_a_hit_a_sample() -> None:
     """Ten samples of five waiting threads are fifty hits, and all the time between is wait."""
     engine = Engine()
     with parked(5):
-        began = time.monotonic()
         engine.sample(0.0)
+        began = engine._now
         for _ in range(9):
             time.sleep(0.01)
             engine.sample(0.0)
-        elapsed = time.monotonic() - began
+        elapsed = (engine._now - began) * 1e-9
         used = named(engine.drain(), "wait_for_the_end")
 
     assert 50 == used.hits
+    assert elapsed >= 0.09
     assert 5 * elapsed == pytest.approx(used.wait_seconds + used.cpu_seconds, rel=0.1)
     assert not engine.errors
 
 
 @contextmanager
-def busy() -> Iterator[None]:
-    """Have a thread use CPU all the time."""
+def busy() -> Iterator[Callable[[], None]]:
+    """Have a thread use CPU all the time; yield what returns when it has got some more."""
     stop = threading.Event()
 
     def burn() -> None:
         while not stop.is_set():
             sum(range(1000))
 
+    def until_it_has_run() -> None:
+        before = _threads.cpu_of_others()
+        while _threads.cpu_of_others() - before < 3 * _threads.UNNOTICED:
+            time.sleep(0.01)
+
     with threads(burn):
         try:
-            yield
+            yield until_it_has_run
         finally:
             stop.set()
 
@@ -136,14 +143,14 @@ def test_clocks_of_parked_threads_are_read_once_a_batch(monkeypatch: pytest.Monk
         clocks.append(number)
         return real(number)
 
-    with parked(50), busy():
+    with parked(50), busy() as until_it_has_run:
         engine.sample(0.0)
         monkeypatch.setattr(time, "clock_gettime_ns", clock)
         reads = []
         for number in range(60):
             if number % 30 == 0:
                 engine.drain()
-            time.sleep(0.01)
+            until_it_has_run()
             clocks.clear()
             engine.sample(0.0)
             reads.append(len(set(clocks)))
@@ -166,17 +173,18 @@ def test_a_parked_thread_that_moves_beside_a_busy_one_is_seen() -> None:
         there.set()
         last.wait()
 
-    with busy(), threads(lambda: (before(), after())):
+    with threads(lambda: (before(), after())) as moving, busy() as until_it_has_run:
+        until_still(moving)
         for _ in range(3):
-            time.sleep(0.01)
+            until_it_has_run()
             engine.sample(0.0)
         seen = named(engine.drain(), "before").hits
-        time.sleep(0.01)
+        until_it_has_run()
         engine.sample(0.0)
         first.set()
         there.wait()
         for _ in range(20):
-            time.sleep(0.01)
+            until_it_has_run()
             engine.sample(0.0)
         last.set()
 
@@ -244,18 +252,25 @@ def test_cpu_seconds_are_those_of_the_thread() -> None:
     spent: list[float] = []
 
     def burn() -> None:
+        began.set()
         while time.thread_time() < 0.5:
             sum(range(100))
         spent.append(time.thread_time())
+        release.wait()  # so that its clock can be read
 
-    with threads(burn):
+    began, release = threading.Event(), threading.Event()
+    with threads(burn) as (thread,):
+        began.wait()
+        engine.sample(0.0)
+        before = engine._threads[thread.ident or 0].cpu * 1e-9
         while not spent:
-            engine.sample(0.0)
             time.sleep(0.01)
+            engine.sample(0.0)
+        engine.sample(0.0)
         used = named(engine.drain(), "burn")
+        release.set()
 
-    # the last stretch, between the last sample and the end, nobody has seen
-    assert spent[0] == pytest.approx(used.cpu_seconds, abs=0.1)
+    assert spent[0] - before == pytest.approx(used.cpu_seconds, abs=0.02)
 
 
 def test_recursion_is_seen_to_the_depth_allowed() -> None:
@@ -414,12 +429,12 @@ def test_a_thread_that_could_not_be_read_is_looked_at_again(
         release.wait()
         after()
 
-    with threads(before):
+    with threads(before) as moving:
         engine.sample(0.0)
         engine.drain()
         release.set()
         there.wait()
-        time.sleep(0.05)  # from there into the wait
+        until_still(moving)
         with monkeypatch.context() as patch:
             patch.setattr(sys, "_current_frames", lambda: dict.fromkeys(real()))
             engine.sample(0.0)
@@ -549,15 +564,16 @@ def test_threads_that_come_and_go_leave_nothing_behind() -> None:
     """Hundreds of short threads: their hits are counted, and none is remembered."""
     engine = Engine()
     for _ in range(20):
-        with threads(*[lambda: time.sleep(0.05)] * 20):
-            time.sleep(0.02)
+        seen = threading.Event()
+        with threads(*[lambda seen=seen: seen.wait(60)] * 20):
             engine.sample(0.0)
+            seen.set()
     engine.sample(0.0)
 
     assert not engine.errors
     assert len(engine._threads) <= 3
     assert named(engine.drain(), "<lambda>").hits > 200
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while engine._away and time.monotonic() < deadline:
         time.sleep(0.01)  # for the kernel, a thread that has been joined may live a moment longer
         engine.drain()

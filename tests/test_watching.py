@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from standstill import until_still
 
 if sys.platform != "linux":
     pytest.skip("ticks are of Linux", allow_module_level=True)
@@ -72,8 +73,7 @@ def parked() -> Iterator[Watched]:
     over.acquire()
     with watched(over.acquire) as one:
         try:
-            while one.cpu() != (time.sleep(0.01), one.cpu())[1]:
-                pass
+            until_still([one.thread])
             yield one
         finally:
             over.release()
@@ -146,7 +146,7 @@ def test_what_a_thread_uses_while_it_is_looked_at_is_its_own() -> None:
     with watched(burn) as one:
         one.know()
         found = []
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(found) < 40 and time.monotonic() < deadline:
             # where all cores are busy it stands still while we look
             cpu = one.cpu()
@@ -350,7 +350,7 @@ def test_who_has_been_seen_and_has_not_moved_is_not_looked_at_again() -> None:
     """Each is looked at where it has come to, once."""
     with parked() as one:
         one.know()
-        samples = _ticks.watch([one.at()], soon(50, 100, 150), 0, ENOUGH)
+        samples = _ticks.watch([one.at()], soon(50, 300, 550), 0, ENOUGH)
 
     assert [1, 0] == [len(looks) for *_, looks in samples]
 
@@ -406,9 +406,12 @@ def test_whatever_others_use_takes_the_gil() -> None:
     """Somebody has moved that is not watched."""
     with parked() as one:
         one.know()
-        others = time.process_time_ns() - time.thread_time_ns()
-        explained = others - one.cpu()
-        [(_, seen, much, _)] = _ticks.watch([one.at()], [0], explained - 10**9, 10**9)
+        for _ in range(5):  # an interrupt between two clocks is in the one and not in the other
+            others = time.process_time_ns() - time.thread_time_ns()
+            explained = others - one.cpu()
+            [(_, seen, much, _)] = _ticks.watch([one.at()], [0], explained - 10**9, 10**9)
+            if others <= seen:
+                break
         [(_, _, little, _)] = _ticks.watch([one.at()], [0], explained, 10**9)
 
     assert (False, True) == (much, little)
@@ -518,7 +521,7 @@ def test_what_is_written_down_has_an_end() -> None:
     taken = []
     with watched(lambda: descend(300)) as one:
         try:
-            time.sleep(0.05)
+            until_still([one.thread])
             one.know()
             one.clock = MONOTONIC_COARSE  # goes on between two samples, hardly within one
             for _ in range(10):  # on a busy machine it may end before, the next one being due

@@ -109,7 +109,7 @@ def _running(
         _wait_until_it_listens(port, process)
         yield Site(port)
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
         assert [] == re.findall(r"Traceback|Fatal Python error|ERROR", log.read_text())
     finally:
         process.kill()
@@ -121,7 +121,7 @@ def _wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            socket.create_connection(("127.0.0.1", port), timeout=10).close()
         except OSError:
             assert process.poll() is None, "the server has ended"
             assert time.monotonic() < deadline, "the server does not listen"

@@ -96,7 +96,7 @@ class Store:
         answer = self._get("/api/v1/query_exemplars", query=expr, start=0, end=time.time() + 60)
         return [(series["seriesLabels"], series["exemplars"]) for series in answer]
 
-    def wait_for(self, expr: str, timeout: float = 30) -> Series:
+    def wait_for(self, expr: str, timeout: float = 60) -> Series:
         """Return the answer to the query as soon as it is not empty; fail after `timeout` s."""
         deadline = time.monotonic() + timeout
         while not (series := self.query(expr)):
@@ -108,7 +108,7 @@ class Store:
     def _get(self, path: str, **parameters: str | float) -> Any:
         form = urllib.parse.urlencode(parameters).encode()
         try:
-            with urllib.request.urlopen(self.url + path, data=form, timeout=30) as answer:
+            with urllib.request.urlopen(self.url + path, data=form, timeout=60) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             pytest.fail(f"{parameters['query']}\n{error.read().decode()}")
@@ -143,11 +143,11 @@ def running(
 
 
 def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when the address answers; fail if the process ends before, or after 30 seconds."""
-    deadline = time.monotonic() + 30
+    """Return when the address answers; fail if the process ends before, or after 90 seconds."""
+    deadline = time.monotonic() + 90
     while True:
         try:
-            urllib.request.urlopen(url, timeout=5).close()
+            urllib.request.urlopen(url, timeout=10).close()
         except OSError as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()  # "not ready yet" is an answer too

@@ -32,8 +32,8 @@ def burn_then(until):
 
 def take_turns():
     while True:
-        burn_first(time.monotonic() + 4)
-        burn_then(time.monotonic() + 3)
+        burn_first(time.monotonic() + 4.5)
+        burn_then(time.monotonic() + 2.5)
 
 def wait():
     while True:
@@ -110,7 +110,7 @@ def stores(prometheus: Any, victoria_metrics: Any, profiled: str) -> dict[str, A
 def store(request: pytest.FixtureRequest, stores: dict[str, Any]) -> Any:
     """A server that has scraped the profiled program for as long as the dashboard looks back."""
     server = stores[request.param]
-    server.wait_for("count_over_time(ox_profile_samples_total[1m]) > 22", timeout=90)
+    server.wait_for("count_over_time(ox_profile_samples_total[1m]) > 22", timeout=120)
     return server
 
 

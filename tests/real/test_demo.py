@@ -69,7 +69,7 @@ def near_to_the_truth(demo: Demo, source: str, **environ: str) -> str:
     """
     for _ in range(3):
         child = demo(**environ)
-        output, complaints = child.communicate(timeout=90)
+        output, complaints = child.communicate(timeout=200)
         assert "" == complaints, output
         if child.returncode == 0 and max(map(abs, last_errors(output).values())) <= POINTS:
             break
@@ -99,7 +99,7 @@ def test_without_prometheus_the_profiler_answers(demo: Demo) -> None:
 def test_without_the_hot_functions_the_demo_fails(demo: Demo, variable: str, value: str) -> None:
     """The exit status is 1 when the expected functions are not in the profile."""
     child = demo(DEMO_SECONDS="1", **WITHOUT_PROMETHEUS, **{variable: value})
-    output, complaints = child.communicate(timeout=60)
+    output, complaints = child.communicate(timeout=120)
     assert (1, "") == (child.returncode, complaints), output
     assert output.splitlines()[-1].startswith("NOT FOUND: shop.")
 
@@ -107,7 +107,7 @@ def test_without_the_hot_functions_the_demo_fails(demo: Demo, variable: str, val
 def test_a_shop_that_cannot_start_says_why(demo: Demo) -> None:
     """When the service dies, the demo ends with its last words and the exit status 1."""
     child = demo(OX_OTEL_INTERVAL="soon")
-    _, complaints = child.communicate(timeout=60)
+    _, complaints = child.communicate(timeout=120)
     assert 1 == child.returncode
     assert complaints.startswith("demo: service ended with status 1; its last lines:\n")
     assert "OX_OTEL_INTERVAL" in complaints.splitlines()[-1]
@@ -126,9 +126,9 @@ def test_an_interrupt_leaves_nothing_behind(demo: Demo) -> None:
         assert b"<title>ox_otel</title>" in answer.read()
     child.send_signal(signal.SIGINT)
     started = time.monotonic()
-    output, complaints = child.communicate(timeout=30)
+    output, complaints = child.communicate(timeout=60)
     assert (0, "") == (child.returncode, complaints), output
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     ports = {int(port) for port in re.findall(r"http://127\.0\.0\.1:(\d+)", shown)}
     assert len(ports) >= 2
     for port in ports:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-STOP_SECONDS = 5
-"""How long a master and all of its workers may take to end."""
+STOP_SECONDS = 20
+"""How long a master and all of its workers may take to end; gunicorn kills after thirty."""
 
 PATIENCE = 60
 """Seconds after which what has not come will not come, however busy the machine is."""

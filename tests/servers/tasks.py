@@ -26,7 +26,7 @@ if __name__ == "__main__":
     import front
 
     with subprocess.Popen([sys.executable, "-m", "celery", "--app=tasks", *sys.argv[2:]]) as worker:
-        front.serve(int(sys.argv[1]), lambda: work.delay().get(timeout=30))
+        front.serve(int(sys.argv[1]), lambda: work.delay().get(timeout=60))
         worker.terminate()
 else:  # the master of the pool loads it, as it would any application
     import_module("app")

@@ -9,7 +9,7 @@ import pytest
 PREAMBLE = """
 import faulthandler, signal, time
 faulthandler.enable()
-signal.alarm(50)
+signal.alarm(150)
 burned = 0.0
 def burn(seconds):
     global burned
@@ -26,7 +26,7 @@ url = sys.argv[1]
 answers = []
 for request in ("GET /metrics", "POST /pause"):
     client = socket.socket(socket.AF_UNIX if url[:5] == "unix:" else socket.AF_INET)
-    client.settimeout(10)
+    client.settimeout(60)
     client.connect(url[5:] if url[:5] == "unix:" else ("127.0.0.1", int(url.rpartition(":")[2])))
     client.sendall(f"{request} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n".encode())
     answers.append(client.recv(12)[9:].decode())
@@ -58,7 +58,7 @@ def run(code: str, **environ: str) -> tuple[int, str]:
         stderr=subprocess.STDOUT,
         env={**os.environ, "OX_OTEL_MAX_OVERHEAD": "1", **environ},
         text=True,
-        timeout=60,
+        timeout=200,
     )
     return done.returncode, done.stdout
 

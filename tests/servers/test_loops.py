@@ -10,7 +10,8 @@ import urllib.request
 import pytest
 
 PROGRAM = """
-import asyncio, faulthandler, prometheus_client, sys, time, ox_otel
+import asyncio, faulthandler, os, prometheus_client, sys, time, ox_otel
+from ox_otel._tasks import core_wait
 faulthandler.dump_traceback_later(110, exit=True)
 profiler = ox_otel.install(port=0, interval=0.001, max_overhead=1)
 source = "def f():\\n  end = time.monotonic() + 0.004\\n  while time.monotonic() < end: pass"
@@ -26,9 +27,10 @@ profiler.set_interval(0.02)
 async def lag(seconds):
     found, end = [], time.monotonic() + seconds
     while time.monotonic() < end:
-        began = time.monotonic()
+        began, waited = time.monotonic(), core_wait(os.getpid())
         await asyncio.sleep(0.005)
-        found.append(time.monotonic() - began - 0.005)
+        late, waited = time.monotonic() - began - 0.005, core_wait(os.getpid()) - waited
+        found.append(late - 1e-9 * waited)  # what is for want of a core is not our fault
     return sorted(found)[-len(found) // 100]
 
 async def main():

@@ -115,28 +115,6 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[ox_otel.Profiler]:
 
 
 @pytest.fixture
-def undisturbed() -> Iterator[None]:
-    """Run a test, and the threads that it starts, ahead of whatever else wants a core.
-
-    On a starved machine a thread meets few beats of the kernel's clock, and not by chance: it is at
-    beats that it is made to wait. Where this is not allowed, as to most who are not root, the test
-    runs as any other and needs a machine that is not too busy.
-    """
-    if sys.platform != "linux":
-        yield
-        return
-    policy, before = os.sched_getscheduler(0), os.sched_getparam(0)
-    with suppress(OSError):
-        os.sched_setscheduler(
-            0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR))
-        )
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, policy, before)
-
-
-@pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """A collector that takes everything, until it is told otherwise."""
     receiver = Receiver()

@@ -13,11 +13,11 @@
 
    Why the handler may do that:
 
-   - It reads nothing of the interpreter's by itself. All goes through `copy`, that is
-     process_vm_readv(2) on this very process: a system call, which fails on a wrong address where
-     a plain load would crash. What comes back is believed only when it has been checked: pointers
-     for alignment, code objects and strings for their type, lengths for their bounds. A stack of
-     which anything fails is torn: it is counted, never guessed.
+   - It reads nothing of the interpreter's by itself. It has the kernel copy it: process_vm_readv(2)
+     on this very process fails on a wrong address, where a plain load would crash. What comes back is
+     believed only when it has been checked: pointers for alignment, code objects and strings for
+     their type, lengths for their bounds. A stack of which anything fails is torn: it is counted,
+     never guessed.
    - It runs on the thread that owns the stack, so nobody changes the frames meanwhile; frames own
      their code objects. What it may interrupt is the interpreter half-way through entering or
      leaving a function, which is what the checks are for.
@@ -241,12 +241,15 @@ static const void *memory_at(Reader *reader, uintptr_t address, size_t size) {
         return NULL;
     }
     struct window *window = reader->window, *beyond = window + reader->windows;
-    while (window < beyond && (address < window->from || end > window->to)) {
+    while (window < beyond && window->from != from) {
         window++;
     }
     if (window == beyond) {
         window = &reader->window[reader->windows < WINDOWS ? reader->windows++ : WINDOWS - 1];
         window->from = from;
+        window->to = 0;
+    }
+    if (window->to < end) {
         window->to = end > from + PAGE ? end : from + PAGE;
         add_piece(reader, window->bytes, from, window->to - from);
         if (!copy_pieces(reader)) {
@@ -351,7 +354,7 @@ static int walk_frames(Reader *reader, uintptr_t state, unsigned long thread,
                 i++;
             }
             if (i == STRANGERS) {
-                return 1; /* the callers beyond are seen when Python has got to know these */
+                break; /* the callers beyond are seen when Python has got to know these */
             }
             if (i == cell->strangers) {
                 cell->strangers++;

@@ -124,9 +124,12 @@ def burn(cpu_seconds: float) -> None:
     its clock beats, and what meets no beat has no ticks.
     """
     until = time.thread_time() + cpu_seconds
-    while (left := until - time.thread_time()) > 0:
-        for _ in range(int(left * 1e7)):  # a part of what is left
+    steps = 1000
+    while (now := time.thread_time()) < until:
+        for _ in range(steps):
             pass
+        steps_a_second = steps / (time.thread_time() - now)
+        steps = max(int((until - time.thread_time()) / 2 * steps_a_second), 1000)
 
 
 @contextmanager

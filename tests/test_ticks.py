@@ -288,9 +288,12 @@ def burn(cpu_seconds: float) -> None:
     its clock beats, and what meets no beat has no ticks.
     """
     until = time.thread_time() + cpu_seconds
-    while (left := until - time.thread_time()) > 0:
-        for _ in range(int(left * 1e7)):  # a part of what is left
+    steps = 1000
+    while (now := time.thread_time()) < until:
+        for _ in range(steps):
             pass
+        steps_a_second = steps / (time.thread_time() - now)
+        steps = max(int((until - time.thread_time()) / 2 * steps_a_second), 1000)
 
 
 def armed(period: float) -> int:
@@ -373,12 +376,10 @@ def test_a_call_of_the_system_has_the_ticks_that_it_has_held_up() -> None:
 
     def work() -> None:
         began = time.thread_time()
-        while (left := began + 0.02 - time.thread_time()) > 0:
-            for _ in range(int(left * 1e7)):  # see `burn`
-                pass
+        burn(0.02)
         used["work"] += time.thread_time() - began
 
-    _ticks.know([id(read.__code__), id(work.__code__)])
+    _ticks.know([id(read.__code__)])
     handle = armed(0.01)
     while sum(used.values()) < 3:
         read()

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, Self
 
 import pytest
+from burning import burn
 from standstill import until_still
 
 if sys.platform != "linux":
@@ -115,21 +116,6 @@ def named(stacks: dict[Stack, Usage], name: str) -> Usage:
     for usage in found:
         total = total.plus(usage)
     return total
-
-
-def burn(cpu_seconds: float) -> None:
-    """Use that much CPU in Python.
-
-    Seldom looking at the clock: on a busy machine that has the kernel end the thread's turn before
-    its clock beats, and what meets no beat has no ticks.
-    """
-    until = time.thread_time() + cpu_seconds
-    steps = 1000
-    while (now := time.thread_time()) < until:
-        for _ in range(steps):
-            pass
-        steps_a_second = steps / (time.thread_time() - now)
-        steps = max(int((until - time.thread_time()) / 2 * steps_a_second), 1000)
 
 
 @contextmanager
@@ -865,7 +851,7 @@ def test_code_that_is_seen_by_ticks_only_has_the_module_it_was_loaded_from(engin
     """Where samples never see a function its module is found by its file."""
     stacks = observe(engine, lambda: burn(0.2))
 
-    assert Function(__name__, "burn") in {stack[-1] for stack in stacks}
+    assert Function("burning", "burn") in {stack[-1] for stack in stacks}
 
 
 def test_ticks_that_do_not_come_are_said_to_be_unplaced(engine: Engine) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import CodeType
 
 import pytest
+from burning import burn
 
 if sys.platform != "linux":
     pytest.skip("ticks are of Linux", allow_module_level=True)
@@ -279,21 +280,6 @@ def test_names_of_all_kinds(name: str) -> None:
     function = type(test_names_of_all_kinds)(code, globals())
 
     assert name == function(_ticks.walk)[0][1]
-
-
-def burn(cpu_seconds: float) -> None:
-    """Use that much CPU in Python.
-
-    Seldom looking at the clock: on a busy machine that has the kernel end the thread's turn before
-    its clock beats, and what meets no beat has no ticks.
-    """
-    until = time.thread_time() + cpu_seconds
-    steps = 1000
-    while (now := time.thread_time()) < until:
-        for _ in range(steps):
-            pass
-        steps_a_second = steps / (time.thread_time() - now)
-        steps = max(int((until - time.thread_time()) / 2 * steps_a_second), 1000)
 
 
 def armed(period: float) -> int:

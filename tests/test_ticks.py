@@ -448,6 +448,25 @@ def test_what_was_known_before_is_void() -> None:
     assert {None} == {stack for _, _, stack in _ticks.drain()}
 
 
+def test_a_tick_begins_anew_after_a_torn_stack() -> None:
+    """Whatever was still to be read then: the names of sixteen functions but one, as many as can be."""
+    handle = unhurried()
+    send(handle)
+    forged = [Forgery() for _ in range(16)]
+    for inner, outer in pairwise(forged):
+        inner.frame.put("previous", outer.frame.address)
+    forged[-1].file.put("type", id(bytes))
+    torn = forged[0].seen()
+    send(handle)
+    before, after = _ticks.drain()
+    _ticks.disarm(handle)
+    _ticks.release()
+
+    assert torn is None
+    assert before[2]
+    assert before == after
+
+
 def test_a_tick_without_a_cell_is_lost_and_nothing_else() -> None:
     """If nobody drains for long, the first ticks are kept; then there is room again."""
     handle = unhurried()
